@@ -1,0 +1,3 @@
+package cryptogram
+
+var schemeNames = map[Scheme]string{}

@@ -1,0 +1,49 @@
+package hsm
+
+import (
+	"time"
+
+	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/keys"
+)
+
+// Answer is what became of a call. The zero value means nothing happened yet.
+type Answer uint8
+
+// Answers. Only Matched and Mismatched say something about the cryptogram.
+const (
+	Matched          Answer = 1  // authentic; ARPC set if the request asked for one
+	Mismatched       Answer = 2  // compared, and wrong
+	KeyUnknown       Answer = 3  // no worker serves this key
+	KeyUnproven      Answer = 4  // the token does not hold the key that the manifest describes
+	KeyInactive      Answer = 5  // the key's state does not allow verification
+	NotBound         Answer = 6  // the key may not serve this profile
+	Malformed        Answer = 7  // the request makes no plan
+	GuessLimit       Answer = 8  // too many mismatches for this key and subject
+	DeadlineExceeded Answer = 9  // nobody answered in time
+	NoWorker         Answer = 10 // no worker was reachable, or two died under this call
+	TokenFailure     Answer = 11 // the token answered with an error, on two workers
+	Overloaded       Answer = 12 // the pool's bound on calls in flight was reached
+)
+
+// A Call is one verification on its way through the pool. The owner fills in
+// the first block, submits it, and must not touch it until it comes back
+// through Sink, exactly once. Calls may be reused after that.
+type Call struct {
+	Key      keys.ID
+	Request  cryptogram.Request
+	Deadline time.Time // required
+	Sink     Sink
+
+	Answer    Answer
+	ARPC      [8]byte
+	ARPCBytes uint8 // 0, 4 or 8; only with Matched
+
+	state callState // the pool's own
+}
+
+// A Sink takes finished calls. Completed is called from the pool's goroutines
+// with one or more calls at a time: it must not block and must not keep the slice.
+type Sink interface {
+	Completed(calls []*Call)
+}

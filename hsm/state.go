@@ -1,0 +1,4 @@
+package hsm
+
+// callState is the pool's bookkeeping inside a Call.
+type callState struct{}

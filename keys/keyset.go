@@ -1,0 +1,84 @@
+package keys
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"github.com/tapseal/tapseal/cryptogram"
+)
+
+// IDBytes is the length of a key id.
+const IDBytes = 16
+
+// ID names one version of one key set for ever: it is the CKA_ID of the token
+// object, random at birth and never reused. It is not secret. The zero value
+// names no key.
+type ID [IDBytes]byte
+
+// ParseID reads 32 hexadecimal digits.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 2*IDBytes {
+		return ID{}, fmt.Errorf("key id must have %d hexadecimal digits", 2*IDBytes)
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return ID{}, fmt.Errorf("key id: %w", err)
+	}
+	if id == (ID{}) {
+		return ID{}, fmt.Errorf("key id must not be all zero")
+	}
+	return id, nil
+}
+
+// String is the id in hexadecimal.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// Use is the one thing a key set is for. Each use has one object template in
+// hsm/pkcs11. The zero value is invalid.
+type Use uint8
+
+// Uses.
+const (
+	UseIssuerAC Use = 1 // issuer master key for application cryptograms (IMK-AC)
+)
+
+// State is the life-cycle state of a key version, NIST SP 800-57 part 1
+// clause 7. The zero value is invalid.
+type State uint8
+
+// States. Only Active serves requests.
+const (
+	PreActive   State = 1
+	Active      State = 2
+	Suspended   State = 3
+	Deactivated State = 4
+	Compromised State = 5
+	Destroyed   State = 6
+)
+
+// A Version is one key of a set, with what proves that the token holds the
+// right one.
+type Version struct {
+	Number     uint32 // 1, 2, …
+	ID         ID
+	State      State
+	CheckValue [3]byte // first 3 bytes of DES3(K)[0^8], method tdes_zero
+	Canary     [8]byte // outcome of cryptogram.CanaryPlan, recorded at birth
+}
+
+// A Set is a family of key versions with one owner and one use. Profiles
+// binds it: no other profile is ever computed under its keys.
+type Set struct {
+	Name     string
+	Use      Use
+	Profiles []cryptogram.ProfileID
+	Versions []Version
+}
+
+// A Manifest is what the token of one deployment holds. The worker reads it
+// from its own configuration, not from the daemon, so a compromised daemon
+// cannot widen what a key may serve.
+type Manifest struct {
+	Deployment string
+	Sets       []Set
+}
