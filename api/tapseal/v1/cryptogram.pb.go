@@ -912,9 +912,13 @@ type Tap struct {
 	Profile string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
 	// Milliseconds after which the answer is UNKNOWN: 1 to 10,000; 0 means the
 	// service's default (250).
-	TimeoutMs     uint32 `protobuf:"varint,8,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TimeoutMs uint32 `protobuf:"varint,8,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Card verification results beside field55, only for profiles whose issuer
+	// application data has no public layout (pboc-tdes: 4 bytes). With values,
+	// the one there is used, and both is an error.
+	CardVerificationResults []byte `protobuf:"bytes,9,opt,name=card_verification_results,json=cardVerificationResults,proto3" json:"card_verification_results,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *Tap) Reset() {
@@ -1012,6 +1016,13 @@ func (x *Tap) GetTimeoutMs() uint32 {
 		return x.TimeoutMs
 	}
 	return 0
+}
+
+func (x *Tap) GetCardVerificationResults() []byte {
+	if x != nil {
+		return x.CardVerificationResults
+	}
+	return nil
 }
 
 type isTap_ChipData interface {
@@ -1333,7 +1344,7 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\x0fRespondResponse\x12<\n" +
 	"\fverification\x18\x01 \x01(\v2\x18.tapseal.v1.VerificationR\fverification\x12\x12\n" +
 	"\x04arpc\x18\x02 \x01(\fR\x04arpc\x12<\n" +
-	"\x1aissuer_authentication_data\x18\x03 \x01(\fR\x18issuerAuthenticationData\"\x96\x02\n" +
+	"\x1aissuer_authentication_data\x18\x03 \x01(\fR\x18issuerAuthenticationData\"\xd2\x02\n" +
 	"\x03Tap\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
@@ -1344,7 +1355,8 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\x03psn\x18\x06 \x01(\tH\x01R\x03psn\x88\x01\x01\x12\x18\n" +
 	"\aprofile\x18\a \x01(\tR\aprofile\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\b \x01(\rR\ttimeoutMsB\v\n" +
+	"timeout_ms\x18\b \x01(\rR\ttimeoutMs\x12:\n" +
+	"\x19card_verification_results\x18\t \x01(\fR\x17cardVerificationResultsB\v\n" +
 	"\tchip_dataB\x06\n" +
 	"\x04_psn\"\x92\x06\n" +
 	"\bChipData\x12+\n" +
