@@ -42,8 +42,13 @@ type Call struct {
 	state callState // the pool's own
 }
 
+// callState is the pool's bookkeeping inside a Call.
+type callState struct{}
+
 // A Sink takes finished calls. Completed is called from the pool's goroutines
-// with one or more calls at a time: it must not block and must not keep the slice.
+// with one or more calls at a time: it must not block and must not keep the
+// slice. It may submit calls. Sinks are compared with == to group the calls of
+// one, so a Sink is a pointer or another comparable type.
 type Sink interface {
 	Completed(calls []*Call)
 }
