@@ -1,0 +1,97 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tapseal/tapseal/keys"
+)
+
+// LabelPrefix starts the label of every token that an act may touch, so that
+// no slip of a configuration can change a token that is not for development.
+const LabelPrefix = "tapseal-dev"
+
+// maxLabelBytes is the length of CK_TOKEN_INFO.label, PKCS#11 v2.40 clause 3.2.
+const maxLabelBytes = 32
+
+// An Operation names an act. The zero value is invalid.
+type Operation string
+
+// Operations.
+const (
+	// InitToken initialises a new token with the label and the PIN of the
+	// pin file. It refuses a label that exists. On SoftHSM the security
+	// officer's PIN is random and forgotten: a development token is
+	// deleted, never reset.
+	InitToken Operation = "init-token"
+	// ImportDemoKey makes an issuer AC key from a published test value,
+	// reads it back and records its canary.
+	ImportDemoKey Operation = "import-demo-key"
+	// Inventory lists the secret keys of the token and what is wrong with
+	// their attributes.
+	Inventory Operation = "inventory"
+)
+
+// An Act is one thing to do, by one admin process.
+type Act struct {
+	Operation  Operation
+	TokenLabel string   // starts with LabelPrefix
+	PINFile    string   // user PIN: regular file, mode 0600, owned by the effective user
+	Key        *DemoKey // ImportDemoKey only
+}
+
+// A DemoKey is a published test value to import: never a live key, because the
+// value passes through this process in clear.
+type DemoKey struct {
+	Label string   // CKA_LABEL, for people: nothing is ever looked up by it
+	Value [16]byte // K1 ‖ K2
+}
+
+// Check reports what is wrong with an act before a process is started for it;
+// the admin process checks again.
+func (a *Act) Check() error {
+	switch {
+	case !strings.HasPrefix(a.TokenLabel, LabelPrefix):
+		return fmt.Errorf("token label %q does not start with %q: admin acts are for development tokens", a.TokenLabel, LabelPrefix)
+	case len(a.TokenLabel) > maxLabelBytes:
+		return fmt.Errorf("token label %q has more than %d bytes", a.TokenLabel, maxLabelBytes)
+	case a.PINFile == "":
+		return fmt.Errorf("act %q: pin file is missing", a.Operation)
+	}
+	switch a.Operation {
+	case InitToken, Inventory:
+		if a.Key != nil {
+			return fmt.Errorf("act %q takes no key", a.Operation)
+		}
+	case ImportDemoKey:
+		if a.Key == nil || a.Key.Label == "" {
+			return fmt.Errorf("act %q: key or its label is missing", a.Operation)
+		}
+	default:
+		return fmt.Errorf("unknown act %q", a.Operation)
+	}
+	return nil
+}
+
+// A Result is what an act gives back; which field is set depends on the act.
+type Result struct {
+	TokenSerial string   // InitToken
+	Key         *MadeKey // ImportDemoKey
+	Objects     []Object // Inventory
+}
+
+// A MadeKey describes a key after it was made and read back: what a manifest
+// needs to recognise it.
+type MadeKey struct {
+	ID         keys.ID // random, CKA_ID
+	CheckValue [3]byte // first bytes of DES3(K)[0^8], computed in the token
+	Canary     [8]byte // outcome of cryptogram.CanaryPlan
+}
+
+// An Object is one secret key of an inventory.
+type Object struct {
+	ID         []byte   // CKA_ID, of any length: it may be an object that is not ours
+	Label      string   // CKA_LABEL
+	CheckValue []byte   // CKA_CHECK_VALUE, empty where the module gives none
+	Faults     []string // differences from the template of an issuer AC key
+}
