@@ -34,6 +34,7 @@ type Call struct {
 	Request  cryptogram.Request
 	Deadline time.Time // required
 	Sink     Sink
+	Owner    any // what the call belongs to, for the Sink; the pool does not look at it
 
 	Answer    Answer
 	ARPC      [8]byte
