@@ -30,7 +30,8 @@ const Version = 1
 const (
 	HeaderBytes     = 8
 	MaxPayloadBytes = 64 << 10
-	MaxBatch        = 256 // items of a Verify or Replies frame
+	MaxBatch        = 256      // items of a Verify or Replies frame
+	MaxKeys         = 64 << 10 // entries of one worker's key table
 	EpochBytes      = 16
 )
 
@@ -91,7 +92,9 @@ func (h Header) Put(b []byte) {
 	binary.LittleEndian.PutUint16(b[6:], h.Count)
 }
 
-// ParseHeader reads and checks a header from b, which has at least HeaderBytes.
+// ParseHeader reads a header from b, which has at least HeaderBytes, and checks
+// that length and count can be those of a frame of its type. So a reader never
+// waits for, or makes room for, more than the type needs.
 func ParseHeader(b []byte) (Header, error) {
 	h := Header{
 		PayloadBytes: binary.LittleEndian.Uint32(b),
@@ -101,14 +104,36 @@ func ParseHeader(b []byte) (Header, error) {
 	switch {
 	case b[5] != Version:
 		return Header{}, fmt.Errorf("%w: got %d, want %d", ErrVersion, b[5], Version)
-	case h.Type < TypeHello || h.Type > TypeGoAway:
-		return Header{}, fmt.Errorf("%w: type %d", ErrFrame, b[4])
-	case h.PayloadBytes > MaxPayloadBytes:
+	case h.PayloadBytes > MaxPayloadBytes || h.Count > MaxBatch:
 		return Header{}, ErrTooBig
-	case h.Count > MaxBatch:
-		return Header{}, ErrTooBig
+	case !h.plausible():
+		return Header{}, fmt.Errorf("%w: header of type %d", ErrFrame, b[4])
 	}
 	return h, nil
+}
+
+// plausible checks length and count against the type.
+func (h Header) plausible() bool {
+	n, count := int(h.PayloadBytes), int(h.Count)
+	switch h.Type {
+	case TypeHello:
+		return n == len(magic) && count == 0
+	case TypeWelcome:
+		return n == welcomeBytes && count == 0
+	case TypeKeyTable:
+		return 0 < count && count <= keyTableEntries && n >= count*minKeyEntryBytes
+	case TypeVerify:
+		return 0 < count && n >= count*minItemBytes && n <= count*MaxItemBytes
+	case TypeReplies:
+		return 0 < count && n == count*ReplyBytes
+	case TypeHealth:
+		return n == healthBytes && count == 0
+	case TypeHealthy:
+		return n == healthyBytes && count == 0
+	case TypeGoAway:
+		return n == 0 && count == 0
+	}
+	return false
 }
 
 // Read reads one whole frame, for the handshake and for tests: the data path

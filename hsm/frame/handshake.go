@@ -3,13 +3,21 @@ package frame
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/keys"
 )
 
-// magic starts a Hello payload.
+// magic is the payload of a Hello frame.
 const magic = "TAPSEAL\x01"
+
+// Payload lengths in bytes.
+const (
+	welcomeBytes = EpochBytes + 4
+	healthBytes  = 8
+	healthyBytes = 8 + 4
+)
 
 // AppendHello appends a Hello frame.
 func AppendHello(b []byte) []byte {
@@ -30,7 +38,7 @@ func DecodeHello(b []byte) error {
 // Welcome opens the worker's side of a connection.
 type Welcome struct {
 	Epoch [EpochBytes]byte // random for each worker process
-	Keys  uint32           // entries in the KeyTable frames that follow
+	Keys  uint32           // entries in the KeyTable frames that follow, at most MaxKeys
 }
 
 // AppendWelcome appends a Welcome frame.
@@ -51,21 +59,29 @@ func DecodeWelcome(b []byte) (Welcome, error) {
 	if d.bad || len(d.b) != 0 {
 		return Welcome{}, fmt.Errorf("%w: welcome", ErrFrame)
 	}
+	if w.Keys > MaxKeys {
+		return Welcome{}, fmt.Errorf("%w: %d keys", ErrTooBig, w.Keys)
+	}
 	return w, nil
 }
 
 // KeyEntry describes one key that the worker serves: no secret, no handle.
 type KeyEntry struct {
 	ID       keys.ID
-	Set      string // at most 255 bytes
+	Set      string // at most 255 bytes: more are cut off, and the name matches nothing
 	Version  uint32
 	State    keys.State
-	Profiles []cryptogram.ProfileID // at most 255
+	Profiles []cryptogram.ProfileID // at most 255: more are not served
 }
 
-// keyTableEntries bounds one KeyTable frame below MaxPayloadBytes:
-// 64 × (16 + 256 + 4 + 1 + 1 + 510) = 50,432.
-const keyTableEntries = 64
+// Sizes of key table entries.
+const (
+	minKeyEntryBytes = keys.IDBytes + 1 + 4 + 1 + 1
+	maxKeyEntryBytes = minKeyEntryBytes + 255 + 2*255
+	// keyTableEntries bounds one KeyTable frame below MaxPayloadBytes:
+	// 64 × 788 = 50,432.
+	keyTableEntries = 64
+)
 
 // AppendKeyTable appends the KeyTable frames for all entries.
 func AppendKeyTable(b []byte, entries []KeyEntry) []byte {
@@ -84,28 +100,29 @@ func AppendKeyTable(b []byte, entries []KeyEntry) []byte {
 
 func appendKeyEntry(b []byte, e *KeyEntry) []byte {
 	b = append(b, e.ID[:]...)
-	b = append(b, byte(len(e.Set)))
-	b = append(b, e.Set...)
+	set := e.Set[:min(len(e.Set), 255)]
+	b = append(b, byte(len(set)))
+	b = append(b, set...)
 	b = binary.LittleEndian.AppendUint32(b, e.Version)
-	b = append(b, byte(e.State), byte(len(e.Profiles)))
-	for _, p := range e.Profiles {
+	profiles := e.Profiles[:min(len(e.Profiles), 255)]
+	b = append(b, byte(e.State), byte(len(profiles)))
+	for _, p := range profiles {
 		b = binary.LittleEndian.AppendUint16(b, uint16(p))
 	}
 	return b
 }
 
-// DecodeKeyTable appends the count entries of one KeyTable payload to dst.
+// DecodeKeyTable appends the count entries of one KeyTable payload to dst. What
+// it allocates is bounded by a small multiple of len(b), whatever count says.
 func DecodeKeyTable(b []byte, count int, dst []KeyEntry) ([]KeyEntry, error) {
+	if count < 0 || count > len(b)/minKeyEntryBytes {
+		return nil, fmt.Errorf("%w: key table", ErrFrame)
+	}
+	dst = slices.Grow(dst, count)
 	d := decoder{b: b}
 	for range count {
 		var e KeyEntry
-		d.copy(e.ID[:])
-		e.Set = string(d.take(int(d.u8())))
-		e.Version = d.u32()
-		e.State = keys.State(d.u8())
-		for range d.u8() {
-			e.Profiles = append(e.Profiles, cryptogram.ProfileID(d.u16()))
-		}
+		d.keyEntry(&e)
 		if d.bad {
 			return nil, fmt.Errorf("%w: key table", ErrFrame)
 		}
@@ -115,6 +132,21 @@ func DecodeKeyTable(b []byte, count int, dst []KeyEntry) ([]KeyEntry, error) {
 		return nil, fmt.Errorf("%w: key table", ErrFrame)
 	}
 	return dst, nil
+}
+
+func (d *decoder) keyEntry(e *KeyEntry) {
+	d.copy(e.ID[:])
+	e.Set = string(d.take(int(d.u8())))
+	e.Version = d.u32()
+	e.State = keys.State(d.u8())
+	profiles := d.take(2 * int(d.u8()))
+	if len(profiles) == 0 {
+		return
+	}
+	e.Profiles = make([]cryptogram.ProfileID, len(profiles)/2)
+	for i := range e.Profiles {
+		e.Profiles[i] = cryptogram.ProfileID(binary.LittleEndian.Uint16(profiles[2*i:]))
+	}
 }
 
 // AppendHealth appends a Health frame: the worker runs a canary in the token
@@ -128,7 +160,7 @@ func AppendHealth(b []byte, id uint64) []byte {
 
 // DecodeHealth reads the payload of a Health frame.
 func DecodeHealth(b []byte) (uint64, error) {
-	if len(b) != 8 {
+	if len(b) != healthBytes {
 		return 0, fmt.Errorf("%w: health", ErrFrame)
 	}
 	return binary.LittleEndian.Uint64(b), nil
@@ -146,7 +178,7 @@ func AppendHealthy(b []byte, id uint64, s Status) []byte {
 
 // DecodeHealthy reads the payload of a Healthy frame.
 func DecodeHealthy(b []byte) (uint64, Status, error) {
-	if len(b) != 12 {
+	if len(b) != healthyBytes {
 		return 0, 0, fmt.Errorf("%w: healthy", ErrFrame)
 	}
 	s := Status(binary.LittleEndian.Uint32(b[8:]))

@@ -10,18 +10,36 @@ import (
 
 // Encoded sizes in bytes.
 const (
-	itemFixedBytes = 8 + 8 + keys.IDBytes + 2 + 1 + 1 + 1 + transactionBytes + 8
-	replyBytes     = 8 + 4 + 1 + 8
-
 	transactionBytes = 33
+	itemFixedBytes   = 8 + 8 + keys.IDBytes + 2 + 1 + 1 + 1 + transactionBytes + 8
+	minItemBytes     = 2 + itemFixedBytes + cryptogram.MinPANDigits + 1 + 1 + 1
+
+	// ReplyBytes is the size of every encoded reply.
+	ReplyBytes = 8 + 4 + 1 + 8
 	// MaxItemBytes bounds one encoded item, its length prefix included.
 	MaxItemBytes = 2 + itemFixedBytes + cryptogram.MaxPANDigits + 1 + 32 + 1 + 6 + 1 + 2 + 4 + 1 + 8
 )
 
+// A full Verify frame fits the payload bound, so batches are counted in items only.
+var _ [MaxPayloadBytes - MaxBatch*MaxItemBytes]struct{}
+
+// Encodable reports whether AppendItem and DecodeItem carry r without change of
+// meaning. A peer ends the connection over an item that does not decode, with
+// all others on it, so nothing else may be sent.
+func Encodable(r *cryptogram.Request) bool {
+	p := &r.Response
+	return !r.PAN.IsZero() &&
+		int(r.IAD.Len) <= len(r.IAD.Bytes) &&
+		int(r.CVR.Len) <= len(r.CVR.Bytes) &&
+		int(p.PADLen) <= len(p.PAD) &&
+		(p.Kind == cryptogram.NoResponse || p.Kind == cryptogram.ResponseCode || p.Kind == cryptogram.CardStatusUpdate)
+}
+
 // AppendItem appends the encoding of it: length (2), then id, deadline, key,
 // profile (2), option (1), PAN length (1) and digits, sequence number (1, BCD),
 // the 33 bytes of transaction data, IAD and CVR with their lengths (1 each),
-// the cryptogram (8) and the response kind (1) with its fields.
+// the cryptogram (8) and the response kind (1) with its fields. The request
+// must be Encodable.
 func AppendItem(b []byte, it *Item) []byte {
 	start := len(b)
 	b = append(b, 0, 0)
@@ -199,10 +217,10 @@ func AppendReply(b []byte, r *Reply) []byte {
 // An unknown status, or a response cryptogram beside anything but a match, is
 // an error: no answer is better than a wrong one.
 func DecodeReply(b []byte, r *Reply) ([]byte, error) {
-	if len(b) < replyBytes {
+	if len(b) < ReplyBytes {
 		return nil, fmt.Errorf("%w: reply length", ErrFrame)
 	}
-	d := decoder{b: b[:replyBytes]}
+	d := decoder{b: b[:ReplyBytes]}
 	r.ID = d.u64()
 	r.Status = Status(d.u32())
 	r.ARPCBytes = d.u8()
@@ -212,11 +230,14 @@ func DecodeReply(b []byte, r *Reply) ([]byte, error) {
 	}
 	switch {
 	case r.ARPCBytes == 0 && r.ARPC == [8]byte{}:
-	case r.Status == StatusMatched && (r.ARPCBytes == 4 || r.ARPCBytes == 8):
+	case r.Status != StatusMatched:
+		return nil, fmt.Errorf("%w: reply ARPC", ErrFrame)
+	case r.ARPCBytes == 8:
+	case r.ARPCBytes == 4 && [4]byte(r.ARPC[4:]) == [4]byte{}:
 	default:
 		return nil, fmt.Errorf("%w: reply ARPC", ErrFrame)
 	}
-	return b[replyBytes:], nil
+	return b[ReplyBytes:], nil
 }
 
 func (s Status) known() bool {
