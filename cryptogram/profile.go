@@ -1,6 +1,9 @@
 package cryptogram
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Scheme is the family whose issuer application data layout and rules apply.
 // The zero value is invalid.
@@ -44,6 +47,7 @@ type Padding uint8
 const (
 	PaddingMethod1 Padding = 1 // zeros up to a block, only if needed
 	PaddingMethod2 Padding = 2 // 80, then zeros up to a block, always
+	PaddingMethod3 Padding = 3 // length in bits in front, then method 1; no profile uses it
 )
 
 // AppendedData is what follows the 33 common bytes in the cryptogram input.
@@ -119,10 +123,40 @@ const (
 	CVRFromCaller CVRSource = 2
 )
 
+// schemes are the names as configuration files spell them.
+var schemes = [...]string{
+	SchemeVisa:       "visa",
+	SchemeMastercard: "mastercard",
+	SchemeInterac:    "interac",
+	SchemeCCD:        "emv-ccd",
+	SchemePBOC:       "pboc",
+}
+
 // String is the name of the scheme as configuration files spell it.
 func (s Scheme) String() string {
-	if name, ok := schemeNames[s]; ok {
-		return name
+	if s == 0 || int(s) >= len(schemes) {
+		return fmt.Sprintf("scheme(%d)", uint8(s))
 	}
-	return fmt.Sprintf("scheme(%d)", uint8(s))
+	return schemes[s]
+}
+
+// ParseScheme reads the name of a scheme: visa, mastercard, interac, emv-ccd
+// or pboc.
+func ParseScheme(name string) (Scheme, bool) {
+	for s := SchemeVisa; int(s) < len(schemes); s++ {
+		if schemes[s] == name {
+			return s, true
+		}
+	}
+	return 0, false
+}
+
+// Allows reports whether cards of this profile may have an ICC master key made
+// with option opt.
+func (p *Profile) Allows(opt KeyOption) bool { return slices.Contains(p.Options, opt) }
+
+// NeedsIAD reports whether a request of this profile needs tag 9F10: to tell
+// the cryptogram version, or as a part of the cryptogram input.
+func (p *Profile) NeedsIAD() bool {
+	return p.SelectedBy == SelectedByCVN || p.Append == AppendIAD || p.CVRFrom == CVRFromIAD
 }

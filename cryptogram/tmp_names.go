@@ -1,3 +1,0 @@
-package cryptogram
-
-var schemeNames = map[Scheme]string{}
