@@ -1,0 +1,159 @@
+// Package audit is the durable record of what the service decided: an
+// append-only journal whose records are on disk before the answers that they
+// describe leave the process. If a decision cannot be recorded, it does not
+// happen.
+package audit
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Limits of one record.
+const (
+	MaxReasons    = 4   // reasons of one decision
+	MaxFieldBytes = 512 // each text field
+)
+
+// Kind says what a record is. The zero value is invalid.
+type Kind uint8
+
+// Kinds. The journal sets them: Append writes decisions.
+const (
+	KindDecision  Kind = 1 // a verdict
+	KindRecovered Kind = 2 // the journal was opened and an uncommitted tail of CutBytes was cut off
+)
+
+// Method is the call that led to a decision. The zero value is invalid.
+type Method uint8
+
+// Methods of tapseal.v1.CryptogramService.
+const (
+	MethodVerify  Method = 1 // VerifyCryptogram
+	MethodStream  Method = 2 // an item of VerifyCryptograms
+	MethodRespond Method = 3 // Respond
+)
+
+// A Record is one decision. It has no PAN, cryptogram or key material, and no
+// field into which a caller could put one unnoticed but RequestID, which the
+// service restricts to 64 printable characters.
+type Record struct {
+	Sequence   uint64            `json:"sequence"`         // 1, 2, …; set by the journal
+	Kind       Kind              `json:"kind"`             // set by the journal
+	Time       time.Time         `json:"time"`             // UTC, nanoseconds; zero: the time of Append
+	Caller     string            `json:"caller,omitempty"` // identity of the caller, at most MaxFieldBytes
+	RequestID  string            `json:"request_id,omitempty"`
+	Method     Method            `json:"method,omitempty"`
+	Purpose    uint8             `json:"purpose,omitempty"`    // number of tapseal.v1.Purpose
+	Assignment string            `json:"assignment,omitempty"` // name of the assignment that applied
+	Profile    uint16            `json:"profile,omitempty"`    // cryptogram.ProfileID
+	KeySet     string            `json:"key_set,omitempty"`
+	KeyVersion uint32            `json:"key_version,omitempty"`
+	Verdict    uint8             `json:"verdict,omitempty"`   // number of tapseal.v1.Verdict
+	Reasons    [MaxReasons]uint8 `json:"reasons"`             // numbers of tapseal.v1.Reason, zero terminated
+	Attempts   uint8             `json:"attempts,omitempty"`  // workers that were asked
+	CutBytes   uint64            `json:"cut_bytes,omitempty"` // KindRecovered only
+}
+
+// recordVersion is the first byte of every encoded record.
+const recordVersion = 1
+
+// recordHeadBytes is the fixed part: version, kind, time, method, purpose,
+// verdict, attempts, reasons, profile, key version.
+const recordHeadBytes = 1 + 1 + 8 + 1 + 1 + 1 + 1 + MaxReasons + 2 + 4
+
+// framePrefixBytes precedes each record: length of the body, CRC-32C of it.
+const framePrefixBytes = 4 + 4
+
+// appendRecord appends the record with its frame prefix. The sequence is not
+// written: it follows from the group header and the position in the group.
+func appendRecord(dst []byte, r *Record) ([]byte, error) {
+	for _, s := range [...]string{r.Caller, r.RequestID, r.Assignment, r.KeySet} {
+		if len(s) > MaxFieldBytes {
+			return dst, fmt.Errorf("audit record: text field has %d bytes, at most %d are allowed", len(s), MaxFieldBytes)
+		}
+	}
+	start := len(dst)
+	dst = append(dst, make([]byte, framePrefixBytes)...)
+	dst = append(dst, recordVersion, byte(r.Kind))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Time.UnixNano())) //nolint:gosec // two's complement both ways
+	dst = append(dst, byte(r.Method), r.Purpose, r.Verdict, r.Attempts)
+	dst = append(dst, r.Reasons[:]...)
+	dst = binary.BigEndian.AppendUint16(dst, r.Profile)
+	dst = binary.BigEndian.AppendUint32(dst, r.KeyVersion)
+	dst = appendText(dst, r.Caller)
+	dst = appendText(dst, r.RequestID)
+	dst = appendText(dst, r.Assignment)
+	dst = appendText(dst, r.KeySet)
+	dst = binary.AppendUvarint(dst, r.CutBytes)
+	body := dst[start+framePrefixBytes:]
+	binary.BigEndian.PutUint32(dst[start:], uint32(len(body))) //nolint:gosec // bounded by MaxFieldBytes
+	binary.BigEndian.PutUint32(dst[start+4:], checksum(body))
+	return dst, nil
+}
+
+func appendText(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+var errRecordCut = errors.New("record ends early")
+
+// decodeRecord reads one framed record from the front of b and returns what
+// follows it.
+func decodeRecord(b []byte) (r Record, rest []byte, err error) {
+	if len(b) < framePrefixBytes {
+		return Record{}, nil, errRecordCut
+	}
+	size, sum := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+	b = b[framePrefixBytes:]
+	if uint64(size) > uint64(len(b)) {
+		return Record{}, nil, errRecordCut
+	}
+	body, rest := b[:size], b[size:]
+	if checksum(body) != sum {
+		return Record{}, nil, errors.New("record fails its checksum")
+	}
+	r, err = decodeBody(body)
+	return r, rest, err
+}
+
+func decodeBody(b []byte) (Record, error) {
+	if len(b) < recordHeadBytes {
+		return Record{}, errRecordCut
+	}
+	if b[0] != recordVersion {
+		return Record{}, fmt.Errorf("record has version %d, only %d is known", b[0], recordVersion)
+	}
+	r := Record{
+		Kind:       Kind(b[1]),
+		Time:       time.Unix(0, int64(binary.BigEndian.Uint64(b[2:]))).UTC(), //nolint:gosec // two's complement both ways
+		Method:     Method(b[10]),
+		Purpose:    b[11],
+		Verdict:    b[12],
+		Attempts:   b[13],
+		Reasons:    [MaxReasons]uint8(b[14:]),
+		Profile:    binary.BigEndian.Uint16(b[14+MaxReasons:]),
+		KeyVersion: binary.BigEndian.Uint32(b[16+MaxReasons:]),
+	}
+	b = b[recordHeadBytes:]
+	for _, field := range [...]*string{&r.Caller, &r.RequestID, &r.Assignment, &r.KeySet} {
+		n, used := binary.Uvarint(b)
+		if used <= 0 || n > MaxFieldBytes || uint64(len(b)-used) < n {
+			return Record{}, errRecordCut
+		}
+		*field = string(b[used : used+int(n)]) //nolint:gosec // n ≤ MaxFieldBytes
+		b = b[used+int(n):]                    //nolint:gosec // n ≤ MaxFieldBytes
+	}
+	cut, used := binary.Uvarint(b)
+	if used <= 0 {
+		return Record{}, errRecordCut
+	}
+	if used != len(b) {
+		return Record{}, errors.New("record has bytes after its last field")
+	}
+	r.CutBytes = cut
+	return r, nil
+}
