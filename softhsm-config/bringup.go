@@ -1,0 +1,284 @@
+// Package softhsmconfig makes the test token of development mode: SoftHSM's
+// configuration, a token with demo issuer keys, and the files that tapseal-hsm
+// needs to serve it. The token is made by the admin role of the production
+// binary, so what works here is what works there. See README.md for what
+// SoftHSM cannot stand in for.
+package softhsmconfig
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"text/template"
+
+	"github.com/tapseal/tapseal/hsm/admin"
+	"github.com/tapseal/tapseal/hsm/supervisor"
+	"github.com/tapseal/tapseal/keys"
+)
+
+// TokenLabel is the label of the development token.
+const TokenLabel = admin.LabelPrefix + "-demo"
+
+// pinBytes of randomness are in the PIN, written as hexadecimal digits.
+const pinBytes = 16
+
+//go:embed softhsm2.conf.tmpl
+var softhsmConf string
+
+// Options of Prepare.
+type Options struct {
+	HSMBinary string // path of tapseal-hsm, whose admin role makes the token
+	Module    string // path of SoftHSM's PKCS#11 module; empty: see FindModule
+}
+
+// Prepare makes sure that dir holds a complete development token, and reports
+// whether it had to be made. A directory that is complete is reused as it is.
+// One that a killed Prepare left is made anew. One that holds anything else is
+// refused with ErrForeign and left alone. The caller must keep other processes
+// from doing the same at the same time.
+func Prepare(ctx context.Context, dir string, o Options) (l Layout, made bool, err error) {
+	l, err = open(dir)
+	if err != nil {
+		return l, false, fmt.Errorf("preparing %s: %w", dir, err)
+	}
+	m, ours, err := l.readMarker()
+	if err != nil {
+		return l, false, fmt.Errorf("preparing %s: %w", dir, err)
+	}
+	if o.Module == "" {
+		if o.Module, err = FindModule(); err != nil {
+			return l, false, fmt.Errorf("preparing %s: %w", dir, err)
+		}
+	}
+	if ours && m.Complete {
+		if err := l.reuse(o); err != nil {
+			return l, false, fmt.Errorf("reusing %s: %w", dir, err)
+		}
+		return l, false, nil
+	}
+	if err := l.make(ctx, o); err != nil {
+		return l, false, fmt.Errorf("preparing %s: %w", dir, err)
+	}
+	return l, true, nil
+}
+
+// open finds or creates the directory itself.
+func open(dir string) (Layout, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return Layout{}, err
+	}
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return Layout{}, err
+	}
+	return Layout{Dir: abs}, nil
+}
+
+// FindModule looks for SoftHSM where distributions put it.
+func FindModule() (string, error) {
+	for _, path := range []string{
+		"/usr/lib/softhsm/libsofthsm2.so",
+		"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+		"/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+		"/usr/lib64/softhsm/libsofthsm2.so",
+		"/usr/lib64/pkcs11/libsofthsm2.so",
+		"/usr/local/lib/softhsm/libsofthsm2.so",
+	} {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("softhsm is not installed (hint: apt install softhsm2)")
+}
+
+// make makes everything from nothing, between two states of the marker.
+func (l Layout) make(ctx context.Context, o Options) error {
+	if err := l.writeMarker(false); err != nil {
+		return err
+	}
+	for _, path := range l.made() {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("removing what an attempt left: %w", err)
+		}
+	}
+	for _, d := range []string{l.Tokens(), l.Run(), l.State()} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := l.writePIN(); err != nil {
+		return err
+	}
+	if err := l.writeSoftHSMConf(); err != nil {
+		return err
+	}
+	if err := l.makeToken(ctx, o); err != nil {
+		return err
+	}
+	if err := ReplaceFile(l.Assignments(), assignmentsYAML, 0o600); err != nil {
+		return err
+	}
+	if err := l.writeHSMConfig(o.Module); err != nil {
+		return err
+	}
+	return l.writeMarker(true)
+}
+
+func (l Layout) writePIN() error {
+	pin := make([]byte, pinBytes)
+	if _, err := rand.Read(pin); err != nil {
+		return fmt.Errorf("making a PIN: %w", err)
+	}
+	return ReplaceFile(l.PIN(), []byte(hex.EncodeToString(pin)), 0o600)
+}
+
+func (l Layout) writeSoftHSMConf() error {
+	data, err := l.softHSMConf()
+	if err != nil {
+		return err
+	}
+	return ReplaceFile(l.SoftHSMConf(), data, 0o600)
+}
+
+func (l Layout) softHSMConf() ([]byte, error) {
+	t, err := template.New("softhsm2.conf").Parse(softhsmConf)
+	if err != nil {
+		return nil, fmt.Errorf("softhsm2.conf: %w", err)
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, map[string]string{"Tokens": l.Tokens()}); err != nil {
+		return nil, fmt.Errorf("softhsm2.conf: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// makeToken initialises the token, imports the demo keys and writes down what
+// came back as the manifest.
+func (l Layout) makeToken(ctx context.Context, o Options) error {
+	run := func(act admin.Act) (admin.Result, error) {
+		act.TokenLabel, act.PINFile = TokenLabel, l.PIN()
+		return admin.Run(ctx, admin.Options{
+			Binary: o.HSMBinary, Module: o.Module, Environ: []string{l.environ()},
+		}, act)
+	}
+	if _, err := run(admin.Act{Operation: admin.InitToken}); err != nil {
+		return err
+	}
+	manifest := &keys.Manifest{Deployment: "development"}
+	for _, set := range demoSets() {
+		value, err := set.value()
+		if err != nil {
+			return err
+		}
+		res, err := run(admin.Act{
+			Operation: admin.ImportDemoKey,
+			Key:       &admin.DemoKey{Label: set.name + "-1", Value: value},
+		})
+		if err != nil {
+			return err
+		}
+		if res.Key == nil {
+			return fmt.Errorf("importing the key of %s: no description came back", set.name)
+		}
+		manifest.Sets = append(manifest.Sets, keys.Set{
+			Name: set.name, Use: keys.UseIssuerAC, Profiles: set.profiles(),
+			Versions: []keys.Version{{
+				Number: 1, ID: res.Key.ID, State: keys.Active,
+				CheckValue: res.Key.CheckValue, Canary: res.Key.Canary,
+			}},
+		})
+	}
+	data, err := manifest.Marshal()
+	if err != nil {
+		return err
+	}
+	return ReplaceFile(l.Manifest(), data, 0o600)
+}
+
+const environName = "SOFTHSM2_CONF"
+
+func (l Layout) environ() string { return environName + "=" + l.SoftHSMConf() }
+
+func (l Layout) writeHSMConfig(module string) error {
+	c := supervisor.Config{
+		Module:      module,
+		TokenLabel:  TokenLabel,
+		Environment: map[string]string{environName: l.SoftHSMConf()},
+		PINFile:     filepath.Base(l.PIN()),
+		Manifest:    filepath.Base(l.Manifest()),
+		SocketDir:   filepath.Base(l.Run()),
+		StateDir:    filepath.Base(l.State()),
+	}
+	data, err := c.Marshal()
+	if err != nil {
+		return err
+	}
+	return ReplaceFile(l.HSMConfig(), data, 0o600)
+}
+
+// reuse checks that nothing is missing and follows the directory if it was
+// moved: SoftHSM and its workers are told absolute paths.
+func (l Layout) reuse(o Options) error {
+	if err := l.checkFiles(); err != nil {
+		return err
+	}
+	want, err := l.softHSMConf()
+	if err != nil {
+		return err
+	}
+	have, err := os.ReadFile(l.SoftHSMConf())
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(have, want) {
+		if err := ReplaceFile(l.SoftHSMConf(), want, 0o600); err != nil {
+			return err
+		}
+	}
+	c, err := supervisor.LoadConfig(l.HSMConfig())
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(c.Module); err != nil || c.Environment[environName] != l.SoftHSMConf() {
+		return l.writeHSMConfig(o.Module)
+	}
+	return nil
+}
+
+// checkFiles says what is missing. Whether the token really holds the keys of
+// the manifest is proved by every worker before it serves.
+func (l Layout) checkFiles() error {
+	const remedy = "delete the directory and start again"
+	for _, path := range l.made() {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is missing: %s", filepath.Base(path), remedy)
+		} else if err != nil {
+			return err
+		}
+	}
+	tokens, err := filepath.Glob(filepath.Join(l.Tokens(), "*", "token.object"))
+	if err != nil {
+		return err
+	}
+	if len(tokens) != 1 {
+		return fmt.Errorf("%d tokens in %s, want 1: %s", len(tokens), l.Tokens(), remedy)
+	}
+	m, err := keys.LoadManifest(l.Manifest())
+	if err != nil {
+		return err
+	}
+	if got, want := len(m.Sets), len(demoSets()); got < want {
+		return fmt.Errorf("%s has %d key sets, want %d: %s", filepath.Base(l.Manifest()), got, want, remedy)
+	}
+	if _, err := keys.LoadAssignments(l.Assignments()); err != nil {
+		return err
+	}
+	return nil
+}
