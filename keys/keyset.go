@@ -3,6 +3,7 @@ package keys
 import (
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/tapseal/tapseal/cryptogram"
 )
@@ -42,6 +43,23 @@ const (
 	UseIssuerAC Use = 1 // issuer master key for application cryptograms (IMK-AC)
 )
 
+const useIssuerACName = "issuer-ac"
+
+// String is the name of the use as in the manifest.
+func (u Use) String() string {
+	if u == UseIssuerAC {
+		return useIssuerACName
+	}
+	return fmt.Sprintf("use(%d)", uint8(u))
+}
+
+func parseUse(s string) (Use, error) {
+	if s == useIssuerACName {
+		return UseIssuerAC, nil
+	}
+	return 0, fmt.Errorf("unknown use %q, want %q", s, useIssuerACName)
+}
+
 // State is the life-cycle state of a key version, NIST SP 800-57 part 1
 // clause 7. The zero value is invalid.
 type State uint8
@@ -55,6 +73,31 @@ const (
 	Compromised State = 5
 	Destroyed   State = 6
 )
+
+var stateNames = [...]string{
+	PreActive: "pre-active", Active: "active", Suspended: "suspended",
+	Deactivated: "deactivated", Compromised: "compromised", Destroyed: "destroyed",
+}
+
+// String is the name of the state as in the manifest.
+func (s State) String() string {
+	if s >= PreActive && int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Verifies reports whether a key in this state may answer requests.
+func (s State) Verifies() bool { return s == Active }
+
+func parseState(name string) (State, error) {
+	for s := PreActive; int(s) < len(stateNames); s++ {
+		if stateNames[s] == name {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown state %q, want one of %s", name, strings.Join(stateNames[PreActive:], ", "))
+}
 
 // A Version is one key of a set, with what proves that the token holds the
 // right one.
