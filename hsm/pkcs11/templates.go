@@ -1,0 +1,118 @@
+package pkcs11
+
+import (
+	"encoding/binary"
+
+	p11 "github.com/miekg/pkcs11"
+)
+
+// Every object that this program makes or accepts has one of the templates in
+// this file, attribute by attribute with its reason. Nothing outside names an
+// attribute. All purposes are written out, because their defaults differ:
+// SoftHSM takes CKA_ENCRYPT and its like for true where a template is silent.
+
+// An attribute is one line of a template.
+type attribute struct {
+	typ   uint
+	name  string
+	value []byte
+	// mayBeUnknown: a module that does not know the attribute at all is
+	// accepted when an object is read back; another value never is.
+	mayBeUnknown bool
+}
+
+type template []attribute
+
+func flag(typ uint, name string, v bool) attribute {
+	a := attribute{typ: typ, name: name, value: []byte{0}}
+	if v {
+		a.value[0] = 1
+	}
+	return a
+}
+
+func number(typ uint, name string, v uint64) attribute {
+	return attribute{typ: typ, name: name, value: binary.NativeEndian.AppendUint64(nil, v)}
+}
+
+func (a attribute) orUnknown() attribute {
+	a.mayBeUnknown = true
+	return a
+}
+
+// issuerACKey is an issuer master key for application cryptograms: the root of
+// every derivation, and nothing else.
+func issuerACKey() template {
+	return append(secretDES2(),
+		flag(p11.CKA_TOKEN, "CKA_TOKEN", true),     // outlives the process that made it
+		flag(p11.CKA_PRIVATE, "CKA_PRIVATE", true), // invisible without the PIN
+
+		// Fixed at birth: without these two, whoever has the PIN turns
+		// DERIVE into ENCRYPT, or copies the key with other attributes.
+		flag(p11.CKA_MODIFIABLE, "CKA_MODIFIABLE", false),
+		// PKCS#11 v2.40 has it; NSS softokn does not know it.
+		flag(p11.CKA_COPYABLE, "CKA_COPYABLE", false).orUnknown(),
+
+		flag(p11.CKA_DERIVE, "CKA_DERIVE", true),    // the one purpose
+		flag(p11.CKA_ENCRYPT, "CKA_ENCRYPT", false), // would reveal card keys: they are enciphered public data
+	).onlyThat()
+}
+
+// cardKeyForDeriving is a card key from which session keys are derived. It
+// lives for one plan.
+func cardKeyForDeriving() template {
+	return append(secretDES2(),
+		flag(p11.CKA_TOKEN, "CKA_TOKEN", false),
+		flag(p11.CKA_PRIVATE, "CKA_PRIVATE", true),
+		flag(p11.CKA_DERIVE, "CKA_DERIVE", true),
+		flag(p11.CKA_ENCRYPT, "CKA_ENCRYPT", false), // would reveal session keys
+	).onlyThat()
+}
+
+// keyForComputing is a card or session key, or its KL‖KL, that enciphers the
+// blocks of one plan. It cannot derive.
+func keyForComputing() template {
+	return append(secretDES2(),
+		flag(p11.CKA_TOKEN, "CKA_TOKEN", false),
+		flag(p11.CKA_PRIVATE, "CKA_PRIVATE", true),
+		flag(p11.CKA_ENCRYPT, "CKA_ENCRYPT", true),
+		flag(p11.CKA_DERIVE, "CKA_DERIVE", false),
+	).onlyThat()
+}
+
+// secretDES2 is what all keys here have in common.
+func secretDES2() template {
+	return template{
+		number(p11.CKA_CLASS, "CKA_CLASS", p11.CKO_SECRET_KEY),
+		number(p11.CKA_KEY_TYPE, "CKA_KEY_TYPE", p11.CKK_DES2),
+		flag(p11.CKA_SENSITIVE, "CKA_SENSITIVE", true),      // its value is never read
+		flag(p11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false), // nor wrapped
+	}
+}
+
+// onlyThat denies what no key here is for.
+func (t template) onlyThat() template {
+	return append(t,
+		flag(p11.CKA_DECRYPT, "CKA_DECRYPT", false), // with WRAP it would reveal other keys
+		flag(p11.CKA_SIGN, "CKA_SIGN", false),       // a CMAC or CBC-MAC oracle under the same key
+		flag(p11.CKA_VERIFY, "CKA_VERIFY", false),
+		flag(p11.CKA_WRAP, "CKA_WRAP", false), // the key that wraps is a key that reveals
+		flag(p11.CKA_UNWRAP, "CKA_UNWRAP", false),
+	)
+}
+
+// scratchRootForDeriving and scratchRootForComputing are keys imported for one
+// request of the scratch role: session objects with the attributes of derived
+// keys, whatever token they are in.
+func scratchRootForDeriving() template  { return cardKeyForDeriving() }
+func scratchRootForComputing() template { return keyForComputing() }
+
+// attributes is the template for miekg/pkcs11, with the attributes that each
+// object has of its own.
+func (t template) attributes(own ...*p11.Attribute) []*p11.Attribute {
+	list := make([]*p11.Attribute, 0, len(t)+len(own))
+	for _, a := range t {
+		list = append(list, &p11.Attribute{Type: a.typ, Value: a.value})
+	}
+	return append(list, own...)
+}

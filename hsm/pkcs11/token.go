@@ -1,0 +1,284 @@
+package pkcs11
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/keys"
+)
+
+// A Token is a data worker's login to one token, for one epoch. It implements
+// worker.Token and worker.KeyProof.
+type Token struct {
+	mu       sync.Mutex // the engine's memory and the session serve one caller
+	module   *module
+	sessions *sessions
+	engine   *engine
+	keystore *keystore
+	dead     error // wraps ErrDead
+
+	deadFlag atomic.Pointer[error] // dead, for readers without the lock
+	counts   counters
+}
+
+type counters struct {
+	crossings, jobs, failures, replaced, wallNS, cpuNS atomic.Uint64
+}
+
+// Stats count since Open.
+type Stats struct {
+	Crossings        uint64 // calls into the module's executor
+	Jobs             uint64 // plans run, canaries included
+	Failures         uint64 // plans that the module answered with an error
+	SessionsReplaced uint64 // sessions thrown away after an error
+	InsideNanos      uint64 // wall time inside crossings
+	InsideCPUNanos   uint64 // CPU time inside crossings; 0 without Config.MeasureCPU
+}
+
+// Open loads the module, finds the token, logs in with exactly one try, and
+// finds the keys of the manifest. It proves none of them: that happens before
+// the first use of each. pin is wiped in every case. Errors wrap
+// ErrPINRefused, ErrTokenNotFound or ErrModule.
+func Open(cfg Config, pin []byte, m *keys.Manifest) (*Token, error) {
+	defer clear(pin)
+	ks, err := newKeystore(m)
+	if err != nil {
+		return nil, fmt.Errorf("opening token: %w", err)
+	}
+	mod, slot, err := openModule(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening token: %w", err)
+	}
+	s, err := openSessions(mod, slot, readOnly, pin)
+	if err != nil {
+		mod.finalise()
+		return nil, fmt.Errorf("opening token: %w", err)
+	}
+	t := &Token{module: mod, sessions: s, keystore: ks, engine: newEngine(mod.functions, cfg.MeasureCPU)}
+	t.engine.use(s.work)
+	if err := ks.index(mod.ctx, s.work); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening token: %w: %w", ErrModule, err), t.Close())
+	}
+	return t, nil
+}
+
+// Execute runs the jobs, as worker.Token says. It allocates nothing unless
+// something fails.
+func (t *Token) Execute(jobs []*worker.Job) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(jobs) > 0 {
+		n := min(len(jobs), chunkJobs)
+		t.executeChunk(jobs[:n])
+		jobs = jobs[n:]
+	}
+}
+
+func (t *Token) executeChunk(jobs []*worker.Job) {
+	// Proofs use the engine themselves, so they come before any loading.
+	for _, j := range jobs {
+		j.Outcome = cryptogram.Outcome{}
+		j.Err = t.admit(j)
+	}
+	var loaded [chunkJobs]*worker.Job
+	n := 0
+	for _, j := range jobs {
+		if j.Err == nil {
+			t.engine.load(n, rootHandles{deriving: t.keystore.keys[j.Key].handle}, &j.Plan)
+			loaded[n] = j
+			n++
+		}
+	}
+	t.run(n, func(i int) { t.noteGone(i, loaded[i].Key) })
+	for i, j := range loaded[:n] {
+		if j.Err = t.engine.take(i, &j.Outcome); j.Err != nil && t.dead != nil {
+			j.Err = fmt.Errorf("%w: %w", t.dead, j.Err)
+		}
+	}
+}
+
+// admit checks what must hold before a job may touch its key.
+func (t *Token) admit(j *worker.Job) error {
+	if err := cryptogram.Validate(&j.Plan, false); err != nil {
+		return err
+	}
+	if t.dead != nil {
+		return t.dead
+	}
+	k, known := t.keystore.keys[j.Key]
+	switch {
+	case !known:
+		return worker.ErrKeyUnknown
+	case k.refused != nil:
+		return k.refused
+	case k.proven:
+		return nil
+	}
+	return t.prove(k)
+}
+
+// run executes the first n loaded jobs. After a failure the session is
+// replaced and the jobs behind the failed one go on; the failed one is not
+// tried again here: it may be what breaks the session.
+func (t *Token) run(n int, failed func(i int)) {
+	for first := 0; first < n && t.dead == nil; {
+		ran := t.engine.run(first, n)
+		first += ran
+		last := first - 1
+		t.count(ran)
+		if t.engine.failed(last) {
+			t.counts.failures.Add(1)
+			failed(last)
+			t.recover(t.engine.code(last), t.engine.failure(last))
+		}
+	}
+}
+
+// noteGone refuses a key whose object is not there any more.
+func (t *Token) noteGone(i int, id keys.ID) {
+	if t.engine.rootGone(i) {
+		t.keystore.keys[id].refuse("the object is gone from the token")
+	}
+}
+
+// recover replaces the session after an error, or ends the epoch.
+func (t *Token) recover(rv p11.Error, cause error) {
+	if endsEpoch(rv) {
+		t.die(cause)
+		return
+	}
+	if err := t.sessions.replace(); err != nil {
+		t.die(err)
+		return
+	}
+	t.engine.use(t.sessions.work)
+	t.counts.replaced.Add(1)
+}
+
+func (t *Token) die(cause error) {
+	t.dead = fmt.Errorf("%w: %w", ErrDead, cause)
+	t.deadFlag.Store(&t.dead)
+}
+
+// Dead gives the error that ended this epoch, nil while it lasts. It does not
+// wait for a running Execute.
+func (t *Token) Dead() error {
+	if p := t.deadFlag.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Prove runs the whole proof of one key now, as worker.KeyProof says. A key
+// that fails is refused for the rest of the epoch. Errors wrap
+// worker.ErrKeyUnknown or worker.ErrKeyUnproven; any other means that the
+// module could not tell.
+func (t *Token) Prove(id keys.ID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.dead != nil {
+		return t.dead
+	}
+	k, known := t.keystore.keys[id]
+	switch {
+	case !known:
+		return worker.ErrKeyUnknown
+	case k.refused != nil:
+		return k.refused
+	}
+	return t.prove(k)
+}
+
+// prove compares attributes and check value, then runs the canary. Only a
+// difference is remembered: an error of the module says nothing about the key.
+func (t *Token) prove(k *heldKey) error {
+	fault, err := k.examine(t.module.ctx, t.sessions.work)
+	if err == nil && fault == "" {
+		fault, err = t.canary(k)
+	} else if err != nil {
+		t.afterCallError(k, err)
+	}
+	if k.refused != nil { // the object went away meanwhile
+		return k.refused
+	}
+	if err != nil {
+		return fmt.Errorf("proving key %s: %w", k.version.ID, err)
+	}
+	if fault != "" {
+		k.refuse(fault)
+		return k.refused
+	}
+	k.proven = true
+	return nil
+}
+
+// afterCallError draws the consequences of an error outside the engine.
+func (t *Token) afterCallError(k *heldKey, err error) {
+	t.counts.failures.Add(1)
+	var failure *callError
+	if !errors.As(err, &failure) {
+		return
+	}
+	if isGone(failure.rv) {
+		k.refuse("the object is gone from the token")
+	}
+	t.recover(failure.rv, err)
+}
+
+func (t *Token) canary(k *heldKey) (fault string, err error) {
+	var plan cryptogram.Plan
+	var out cryptogram.Outcome
+	cryptogram.CanaryPlan(k.version.Canary, &plan)
+	if err := cryptogram.Validate(&plan, false); err != nil {
+		return "", err
+	}
+	t.engine.load(0, rootHandles{deriving: k.handle}, &plan)
+	t.run(1, func(i int) { t.noteGone(i, k.version.ID) })
+	if err := t.engine.take(0, &out); err != nil {
+		return "", err
+	}
+	return canaryVerdict(&out), nil
+}
+
+func (t *Token) count(jobs int) {
+	t.counts.crossings.Add(1)
+	t.counts.jobs.Add(uint64(jobs))
+	t.counts.wallNS.Store(t.engine.wallNS())
+	t.counts.cpuNS.Store(t.engine.cpuNS())
+}
+
+// Stats may be called at any time, also during Execute.
+func (t *Token) Stats() Stats {
+	return Stats{
+		Crossings:        t.counts.crossings.Load(),
+		Jobs:             t.counts.jobs.Load(),
+		Failures:         t.counts.failures.Load(),
+		SessionsReplaced: t.counts.replaced.Load(),
+		InsideNanos:      t.counts.wallNS.Load(),
+		InsideCPUNanos:   t.counts.cpuNS.Load(),
+	}
+}
+
+// Close waits for a running Execute, then ends the login and finalises the
+// module. A process that is killed instead loses nothing.
+func (t *Token) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.engine == nil {
+		return nil
+	}
+	if t.dead == nil {
+		t.die(errors.New("closed"))
+	}
+	t.sessions.close()
+	t.module.finalise()
+	t.engine.close()
+	t.engine = nil
+	return nil
+}
