@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/hsm/frame"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -22,9 +23,25 @@ const (
 	GuessLimit       Answer = 8  // too many mismatches for this key and subject
 	DeadlineExceeded Answer = 9  // nobody answered in time
 	NoWorker         Answer = 10 // no worker was reachable, or two died under this call
-	TokenFailure     Answer = 11 // the token answered with an error, on two workers
+	TokenFailure     Answer = 11 // the token answered with an error, on two workers if there are two
 	Overloaded       Answer = 12 // the pool's bound on calls in flight was reached
+
+	numAnswers = 13
 )
+
+// answerNames are also the values of the metrics label.
+var answerNames = [numAnswers]string{
+	"none", "matched", "mismatched", "key_unknown", "key_unproven", "key_inactive", "not_bound", "malformed",
+	"guess_limit", "deadline_exceeded", "no_worker", "token_failure", "overloaded",
+}
+
+// String is the answer in snake case.
+func (a Answer) String() string {
+	if a < numAnswers {
+		return answerNames[a]
+	}
+	return "invalid"
+}
 
 // A Call is one verification on its way through the pool. The owner fills in
 // the first block, submits it, and must not touch it until it comes back
@@ -33,8 +50,7 @@ type Call struct {
 	Key      keys.ID
 	Request  cryptogram.Request
 	Deadline time.Time // required
-	Sink     Sink
-	Owner    any // what the call belongs to, for the Sink; the pool does not look at it
+	Sink     Sink      // required
 
 	Answer    Answer
 	ARPC      [8]byte
@@ -44,7 +60,10 @@ type Call struct {
 }
 
 // callState is the pool's bookkeeping inside a Call.
-type callState struct{}
+type callState struct {
+	deadline int64 // CLOCK_MONOTONIC nanoseconds
+	attempts uint8 // workers that may have seen the call
+}
 
 // A Sink takes finished calls. Completed is called from the pool's goroutines
 // with one or more calls at a time: it must not block and must not keep the
@@ -52,4 +71,48 @@ type callState struct{}
 // one, so a Sink is a pointer or another comparable type.
 type Sink interface {
 	Completed(calls []*Call)
+}
+
+// answerTo translates a worker's status. Statuses are checked in decoding; one
+// that is not listed says nothing about the cryptogram.
+func answerTo(s frame.Status) Answer {
+	switch s {
+	case frame.StatusMatched:
+		return Matched
+	case frame.StatusMismatched:
+		return Mismatched
+	case frame.StatusKeyUnknown:
+		return KeyUnknown
+	case frame.StatusKeyUnproven:
+		return KeyUnproven
+	case frame.StatusKeyInactive:
+		return KeyInactive
+	case frame.StatusNotBound:
+		return NotBound
+	case frame.StatusMalformed:
+		return Malformed
+	case frame.StatusGuessLimit:
+		return GuessLimit
+	case frame.StatusExpired:
+		return DeadlineExceeded
+	}
+	return TokenFailure
+}
+
+// arpcFits reports whether the reply has an ARPC exactly if the request asked
+// for one and matched, of the length of the method asked for. A reply that
+// does not fit belongs to another request.
+func arpcFits(r *frame.Reply, want cryptogram.ResponseKind) bool {
+	if r.Status != frame.StatusMatched {
+		return r.ARPCBytes == 0
+	}
+	switch want {
+	case cryptogram.NoResponse:
+		return r.ARPCBytes == 0
+	case cryptogram.ResponseCode:
+		return r.ARPCBytes == 8
+	case cryptogram.CardStatusUpdate:
+		return r.ARPCBytes == 4
+	}
+	return false
 }
