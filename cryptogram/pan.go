@@ -85,7 +85,7 @@ func ParsePSN(s string) (PSN, error) {
 	if len(s) != 2 || s[0] < '0' || s[0] > '9' || s[1] < '0' || s[1] > '9' {
 		return PSN{}, ErrPSN
 	}
-	return PSN{(s[0]-'0')<<4 | s[1] - '0'}, nil
+	return PSN{(s[0]-'0')<<4 | (s[1] - '0')}, nil
 }
 
 // PSNFromBCD reads the one-byte BCD form of tag 5F34.
