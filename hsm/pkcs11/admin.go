@@ -1,0 +1,183 @@
+package pkcs11
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/hsm/admin"
+	"github.com/tapseal/tapseal/keys"
+)
+
+// perform does one act. The order was checked when it was read.
+func perform(o *admin.Order) (admin.Result, error) {
+	pin, err := readPINFile(o.Act.PINFile)
+	if err != nil {
+		return admin.Result{}, err
+	}
+	defer clear(pin)
+	cfg := Config{Module: o.Module, ModuleArgs: o.ModuleArgs, TokenLabel: o.Act.TokenLabel}
+	if o.Act.Operation == admin.InitToken {
+		serial, err := initToken(cfg, pin)
+		return admin.Result{TokenSerial: serial}, err
+	}
+	flags := uint(readOnly)
+	if o.Act.Operation == admin.ImportDemoKey {
+		flags = readWrite
+	}
+	a, err := openAdmin(cfg, flags, pin)
+	if err != nil {
+		return admin.Result{}, err
+	}
+	defer a.close()
+	if o.Act.Operation == admin.ImportDemoKey {
+		made, err := a.importDemoKey(o.Act.Key)
+		return admin.Result{Key: made}, err
+	}
+	objects, err := a.inventory()
+	return admin.Result{Objects: objects}, err
+}
+
+// An adminToken is a login for one act.
+type adminToken struct{ Scratch }
+
+func openAdmin(cfg Config, flags uint, pin []byte) (*adminToken, error) {
+	mod, slot, err := openModule(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSessions(mod, slot, flags, pin)
+	if err != nil {
+		mod.finalise()
+		return nil, err
+	}
+	return &adminToken{Scratch{module: mod, sessions: s, engine: newEngine(mod.functions, false)}}, nil
+}
+
+func (a *adminToken) close() { a.Close() }
+
+var errEqualHalves = errors.New("both halves of the key are equal: it is a single DES key")
+
+// importDemoKey makes an issuer AC key, reads it back, and only then reports
+// it. Nothing stays behind in the token when a check fails.
+func (a *adminToken) importDemoKey(k *admin.DemoKey) (made *admin.MadeKey, err error) {
+	if bytes.Equal(k.Value[:8], k.Value[8:]) {
+		return nil, errEqualHalves
+	}
+	made = &admin.MadeKey{}
+	if _, err := rand.Read(made.ID[:]); err != nil {
+		return nil, err
+	}
+	expected, err := a.birthValues(&k.Value, made)
+	if err != nil {
+		return nil, fmt.Errorf("computing check value and canary: %w", err)
+	}
+	h, err := a.module.ctx.CreateObject(a.sessions.work, issuerACKey().attributes(
+		p11.NewAttribute(p11.CKA_ID, made.ID[:]),
+		p11.NewAttribute(p11.CKA_LABEL, k.Label),
+		p11.NewAttribute(p11.CKA_VALUE, k.Value[:]),
+	))
+	if err != nil {
+		return nil, call("C_CreateObject", err)
+	}
+	if err := a.readBack(h, expected); err != nil {
+		gone := call("C_DestroyObject", a.module.ctx.DestroyObject(a.sessions.work, h))
+		return nil, errors.Join(fmt.Errorf("reading the key back: %w", err), gone)
+	}
+	return made, nil
+}
+
+// birthValues computes check value and canary in the token, under a session
+// copy of the value, and fills them in.
+func (a *adminToken) birthValues(value *[16]byte, made *admin.MadeKey) (keys.Version, error) {
+	var plan cryptogram.Plan
+	var out cryptogram.Outcome
+	cryptogram.CanaryBirthPlan(&plan)
+	if err := a.Execute(value, &plan, &out); err != nil {
+		return keys.Version{}, err
+	}
+	made.Canary = out.Steps[0].Bytes
+	checkValuePlan(&plan)
+	if err := a.Execute(value, &plan, &out); err != nil {
+		return keys.Version{}, err
+	}
+	made.CheckValue = [3]byte(out.Steps[0].Bytes[:3])
+	return keys.Version{ID: made.ID, CheckValue: made.CheckValue, Canary: made.Canary}, nil
+}
+
+// checkValuePlan is DES3(K)[0^8], of which a check value shows three bytes:
+// method tdes_zero.
+func checkValuePlan(p *cryptogram.Plan) {
+	*p = cryptogram.Plan{NumSteps: 1}
+	p.Steps[0] = cryptogram.Step{
+		Op: cryptogram.EncryptBlock, ProduceBytes: checkValueBytes, DataBytes: cryptogram.BlockBytes,
+	}
+}
+
+const checkValueBytes = 3
+
+// readBack proves the new object as a data worker will: template, id, check
+// value, canary. It also makes sure that the id names nothing else.
+func (a *adminToken) readBack(h p11.ObjectHandle, expected keys.Version) error {
+	same, err := findObjects(a.module.ctx, a.sessions.work, []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_ID, expected.ID[:]),
+	})
+	if err != nil {
+		return err
+	}
+	if len(same) != 1 || same[0] != h {
+		return errors.New("its id names more or less than one object")
+	}
+	k := heldKey{version: expected, handle: h}
+	fault, err := k.examine(a.module.ctx, a.sessions.work)
+	if err != nil {
+		return err
+	}
+	if fault == "" {
+		fault, err = a.canary(&k)
+	}
+	if err == nil && fault != "" {
+		err = errors.New(fault)
+	}
+	return err
+}
+
+func (a *adminToken) canary(k *heldKey) (fault string, err error) {
+	var plan cryptogram.Plan
+	var out cryptogram.Outcome
+	cryptogram.CanaryPlan(k.version.Canary, &plan)
+	a.engine.use(a.sessions.work)
+	a.engine.load(0, rootHandles{deriving: k.handle}, &plan)
+	a.engine.run(0, 1)
+	if err := a.engine.take(0, &out); err != nil {
+		return "", err
+	}
+	return canaryVerdict(&out), nil
+}
+
+// inventory lists all secret keys of the token, ours or not.
+func (a *adminToken) inventory() ([]admin.Object, error) {
+	ctx, s := a.module.ctx, a.sessions.work
+	handles, err := findSecretKeys(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var list []admin.Object
+	for _, h := range handles {
+		var o admin.Object
+		id, _, err1 := readAttribute(ctx, s, h, p11.CKA_ID)
+		label, _, err2 := readAttribute(ctx, s, h, p11.CKA_LABEL)
+		kcv, _, err3 := readAttribute(ctx, s, h, p11.CKA_CHECK_VALUE)
+		faults, err4 := compareTemplate(ctx, s, h, issuerACKey())
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
+			return nil, err
+		}
+		o.ID, o.Label, o.CheckValue, o.Faults = id, string(label), kcv, faults
+		list = append(list, o)
+	}
+	return list, nil
+}
