@@ -76,19 +76,38 @@ func (a *adminToken) importDemoKey(k *admin.DemoKey) (made *admin.MadeKey, err e
 	if err != nil {
 		return nil, fmt.Errorf("computing check value and canary: %w", err)
 	}
-	h, err := a.module.ctx.CreateObject(a.sessions.work, issuerACKey().attributes(
+	h, err := a.create(issuerACKey(),
 		p11.NewAttribute(p11.CKA_ID, made.ID[:]),
 		p11.NewAttribute(p11.CKA_LABEL, k.Label),
 		p11.NewAttribute(p11.CKA_VALUE, k.Value[:]),
-	))
+	)
 	if err != nil {
-		return nil, call("C_CreateObject", err)
+		return nil, err
 	}
 	if err := a.readBack(h, expected); err != nil {
 		gone := call("C_DestroyObject", a.module.ctx.DestroyObject(a.sessions.work, h))
 		return nil, errors.Join(fmt.Errorf("reading the key back: %w", err), gone)
 	}
 	return made, nil
+}
+
+// create makes an object of a template. A module may refuse the mere mention of
+// an attribute that it does not know (NSS softokn answers CKR_GENERAL_ERROR to
+// CKA_COPYABLE): then it is made without those that may be unknown. Reading
+// back decides; a module that knows the attribute shows its wrong default.
+func (a *adminToken) create(t template, own ...*p11.Attribute) (p11.ObjectHandle, error) {
+	h, err := a.module.ctx.CreateObject(a.sessions.work, t.attributes(own...))
+	if err == nil {
+		return h, nil
+	}
+	if err := a.sessions.replace(); err != nil {
+		return 0, err
+	}
+	h, again := a.module.ctx.CreateObject(a.sessions.work, t.everywhereKnown().attributes(own...))
+	if again != nil {
+		return 0, call("C_CreateObject", err) // the first answer is the one to explain
+	}
+	return h, nil
 }
 
 // birthValues computes check value and canary in the token, under a session

@@ -50,7 +50,7 @@ func issuerACKey() template {
 		// Fixed at birth: without these two, whoever has the PIN turns
 		// DERIVE into ENCRYPT, or copies the key with other attributes.
 		flag(p11.CKA_MODIFIABLE, "CKA_MODIFIABLE", false),
-		// PKCS#11 v2.40 has it; NSS softokn does not know it.
+		// PKCS#11 v2.40 has it; NSS softokn 3.87 does not know it.
 		flag(p11.CKA_COPYABLE, "CKA_COPYABLE", false).orUnknown(),
 
 		flag(p11.CKA_DERIVE, "CKA_DERIVE", true),    // the one purpose
@@ -106,6 +106,17 @@ func (t template) onlyThat() template {
 // keys, whatever token they are in.
 func scratchRootForDeriving() template  { return cardKeyForDeriving() }
 func scratchRootForComputing() template { return keyForComputing() }
+
+// everywhereKnown is the template without what a module may not know.
+func (t template) everywhereKnown() template {
+	var known template
+	for _, a := range t {
+		if !a.mayBeUnknown {
+			known = append(known, a)
+		}
+	}
+	return known
+}
 
 // attributes is the template for miekg/pkcs11, with the attributes that each
 // object has of its own.
