@@ -13,7 +13,7 @@ import (
 func makeJournal(t *testing.T, n int) (image []byte, ends []int64) {
 	t.Helper()
 	dir := t.TempDir()
-	j := mustOpen(t, dir, Options{})
+	j := mustOpen(t, dir, Options{SegmentBytes: 64 << 10})
 	for i := range n {
 		mustAppend(t, j, testRecord(i))
 		ends = append(ends, j.offset)
@@ -53,7 +53,7 @@ func checkTorn(t *testing.T, image []byte, n int) {
 
 func checkGoesOn(t *testing.T, dir string, n int, recovered bool) {
 	t.Helper()
-	j := mustOpen(t, dir, Options{})
+	j := mustOpen(t, dir, Options{SegmentBytes: 64 << 10})
 	mustAppend(t, j, testRecord(n))
 	mustClose(t, j)
 	recs, err := readAll(dir)
@@ -168,7 +168,7 @@ func TestARemovedOrRepeatedGroupIsSeen(t *testing.T) {
 // somebody who knows the format would: the chain of the next group tells.
 func TestARewrittenGroupIsSeen(t *testing.T) {
 	dir := t.TempDir()
-	j := mustOpen(t, dir, Options{})
+	j := mustOpen(t, dir, Options{SegmentBytes: 64 << 10})
 	for i := range 3 {
 		mustAppend(t, j, testRecord(i))
 	}
@@ -260,14 +260,14 @@ func TestASegmentOfAnotherJournalDoesNotFit(t *testing.T) {
 
 func TestAnInterruptedSegmentChangeIsCleared(t *testing.T) {
 	dir := t.TempDir()
-	j := mustOpen(t, dir, Options{})
+	j := mustOpen(t, dir, Options{SegmentBytes: 64 << 10})
 	mustAppend(t, j, testRecord(0))
 	mustClose(t, j)
 	partial := filepath.Join(dir, segmentName(2)+partialSuffix)
 	if err := os.WriteFile(partial, []byte("half a header"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mustClose(t, mustOpen(t, dir, Options{}))
+	mustClose(t, mustOpen(t, dir, Options{SegmentBytes: 64 << 10}))
 	if _, err := os.Stat(partial); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the partial segment is still there: %v", err)
 	}

@@ -100,25 +100,34 @@ type groupHeader struct {
 
 // sealGroup fills in the header that the first groupHeaderBytes of group are
 // reserved for and returns the chain value after it.
-func sealGroup(group []byte, records uint32, first uint64, before *chainValue, h hash.Hash) chainValue {
+func sealGroup(group []byte, records uint32, first uint64, before *chainValue, h *chainHasher) chainValue {
 	copy(group, groupMagic)
 	binary.BigEndian.PutUint32(group[4:], uint32(len(group)-groupHeaderBytes)) //nolint:gosec // ≤ maxGroupBytes
 	binary.BigEndian.PutUint32(group[8:], records)
 	binary.BigEndian.PutUint64(group[12:], first)
-	chain := chainAfter(before, group[:groupFixedBytes], group[groupHeaderBytes:], h)
+	chain := h.after(before, group[:groupFixedBytes], group[groupHeaderBytes:])
 	copy(group[groupFixedBytes:], chain[:])
 	sum := checksum(group[:groupHeaderBytes-4])
 	binary.BigEndian.PutUint32(group[groupHeaderBytes-4:], sum)
 	return chain
 }
 
-func chainAfter(before *chainValue, fixed, records []byte, h hash.Hash) (after chainValue) {
-	h.Reset()
-	h.Write(before[:])
-	h.Write(fixed)
-	h.Write(records)
-	h.Sum(after[:0])
-	return after
+// chainHasher keeps what hashing needs, so that a group allocates nothing.
+type chainHasher struct {
+	hash hash.Hash
+	sum  chainValue
+}
+
+func newChainHasher() *chainHasher { return &chainHasher{hash: sha256.New()} }
+
+// after is the chain value after a group.
+func (h *chainHasher) after(before *chainValue, fixed, records []byte) chainValue {
+	h.hash.Reset()
+	h.hash.Write(before[:])
+	h.hash.Write(fixed)
+	h.hash.Write(records)
+	h.hash.Sum(h.sum[:0])
+	return h.sum
 }
 
 // decodeGroupHeader reports false for anything but a whole, undamaged header.

@@ -54,7 +54,7 @@ func (j *Journal) begin() error {
 		return err
 	}
 	j.use(segment, 1, segmentHeaderBytes)
-	return j.reserve()
+	return nil
 }
 
 // resume goes on at the end of the last segment. Earlier ones were complete
@@ -109,10 +109,7 @@ func (j *Journal) settle(f *os.File, st *scanState) error {
 	if err := j.segment.Truncate(st.end); err != nil {
 		return err
 	}
-	if err := j.segment.Datasync(); err != nil {
-		return err
-	}
-	return j.reserve()
+	return j.segment.Datasync()
 }
 
 // keepTorn copies the bytes that are going to be cut off to a file beside the

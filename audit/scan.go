@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -52,7 +51,7 @@ type scanState struct {
 func scanSegment(r io.ReaderAt, name string, size int64, st *scanState, visit func(h groupHeader, records []byte) error) error {
 	var head [groupHeaderBytes]byte
 	var records []byte
-	hasher := sha256.New()
+	hasher := newChainHasher()
 	st.end, st.lastGroup = segmentHeaderBytes, 0
 	for {
 		n, err := r.ReadAt(head[:], st.end)
@@ -67,7 +66,7 @@ func scanSegment(r io.ReaderAt, name string, size int64, st *scanState, visit fu
 		if _, err := r.ReadAt(records, st.end+groupHeaderBytes); err != nil {
 			return fmt.Errorf("reading journal segment %s: %w", name, err)
 		}
-		after := chainAfter(&st.chain, head[:groupFixedBytes], records, hasher)
+		after := hasher.after(&st.chain, head[:groupFixedBytes], records)
 		if h.first != st.next || after != h.chain {
 			return classifyTail(r, name, size, st)
 		}
