@@ -51,6 +51,7 @@ type Call struct {
 	Request  cryptogram.Request
 	Deadline time.Time // required
 	Sink     Sink      // required
+	Owner    any       // what the call belongs to, for the Sink; the pool does not look at it
 
 	Answer    Answer
 	ARPC      [8]byte
@@ -64,6 +65,9 @@ type callState struct {
 	deadline int64 // CLOCK_MONOTONIC nanoseconds
 	attempts uint8 // workers that may have seen the call
 }
+
+// Attempts is the number of workers that may have seen the finished call.
+func (c *Call) Attempts() uint8 { return c.state.attempts }
 
 // A Sink takes finished calls. Completed is called from the pool's goroutines
 // with one or more calls at a time: it must not block and must not keep the
