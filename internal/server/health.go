@@ -1,0 +1,70 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
+)
+
+const (
+	canaryEvery    = time.Second           // while serving
+	canaryOften    = 50 * time.Millisecond // while not: so that being ready is noticed
+	canaryTimeout  = 800 * time.Millisecond
+	journalPenalty = 2 * time.Second // not serving after a record was not taken
+)
+
+// watchHealth keeps the health service's answer true until ctx ends: SERVING
+// means that a worker has just computed a canary under a key in the token, and
+// that decisions can be recorded.
+func (e *engine) watchHealth(ctx context.Context, h *health.Server, serving func()) {
+	was := false
+	for {
+		err := e.healthy(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if now := err == nil; now != was {
+			was = now
+			e.announce(h, err)
+			if now && serving != nil {
+				serving()
+				serving = nil
+			}
+		}
+		wait := canaryOften
+		if was {
+			wait = canaryEvery
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (e *engine) healthy(ctx context.Context) error {
+	if at := e.journalFailedAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < journalPenalty {
+		return errJournal
+	}
+	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
+	defer cancel()
+	return e.pool.Health(ctx)
+}
+
+func (e *engine) announce(h *health.Server, err error) {
+	state := healthpb.HealthCheckResponse_SERVING
+	if err != nil {
+		state = healthpb.HealthCheckResponse_NOT_SERVING
+		e.log.Warn("not serving", "cause", err)
+	} else {
+		e.log.Info("serving")
+	}
+	h.SetServingStatus("", state)
+	h.SetServingStatus(tapsealv1.CryptogramService_ServiceDesc.ServiceName, state)
+	e.metrics.Serving(err == nil)
+}

@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
+)
+
+// announceStart says NOT_SERVING until the first canary.
+func (e *engine) announceStart(h *health.Server) {
+	h.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	h.SetServingStatus(tapsealv1.CryptogramService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_NOT_SERVING)
+	e.metrics.Serving(false)
+}
+
+// stop drains and closes. In the first half of the drain time callers finish
+// on their own: idle streams are ended, busy ones go on. In the second half
+// streams finish what they have taken and end with UNAVAILABLE, so every tap
+// that was looked at has its answer. Then the connections are cut.
+func (d *daemon) stop(atOnce bool) error {
+	d.deps.Log.Info("draining")
+	d.health.Shutdown()
+	d.engine.metrics.Serving(false)
+	close(d.engine.draining)
+	graceful := make(chan struct{})
+	d.background.Go(func() {
+		d.grpc.GracefulStop()
+		close(graceful)
+	})
+	half := d.cfg.DrainTimeout() / 2
+	if atOnce || !waitFor(graceful, half) {
+		close(d.engine.closing)
+		if !waitFor(graceful, half) {
+			d.deps.Log.Warn("requests were cut off at the end of the drain time")
+			d.grpc.Stop()
+			<-graceful
+		}
+	}
+	err := d.closeResources()
+	d.background.Wait()
+	d.deps.Log.Info("stopped")
+	return err
+}
+
+func waitFor(done <-chan struct{}, atMost time.Duration) bool {
+	t := time.NewTimer(atMost)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// closeResources closes whatever open opened, in the order in which taps flow:
+// what the pool still holds comes back and is recorded before the journal closes.
+func (d *daemon) closeResources() error {
+	var errs []error
+	if d.listen != nil && d.grpc == nil {
+		errs = append(errs, d.listen.Close())
+	}
+	if d.web != nil {
+		errs = append(errs, d.web.Close())
+	}
+	if d.pool != nil {
+		d.pool.Close()
+	}
+	if d.engine != nil && d.engine.gate != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		defer cancel()
+		if !d.engine.gate.waitEmpty(ctx) {
+			errs = append(errs, errors.New("closing: taps are still being recorded"))
+		}
+	}
+	if d.journal != nil {
+		if err := d.journal.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("closing the journal: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}

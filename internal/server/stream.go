@@ -1,0 +1,324 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
+	"github.com/tapseal/tapseal/audit"
+	"github.com/tapseal/tapseal/hsm"
+)
+
+// Limits of a stream's messages, part of the API's contract.
+const maxTapsInMessage = 256
+
+const (
+	sweepEvery = 50 * time.Millisecond // how often a stream looks for taps whose answer is late
+	idleSweeps = 4                     // sweeps without a tap after which a draining stream ends
+)
+
+// A stream is one VerifyCryptograms call. Two goroutines of its own work on
+// it: one receives, parses and submits; the other, the handler's, sends.
+// Between them taps are in the hands of the pool and of the journal, whose
+// goroutines hand them back through Completed and answered.
+type stream struct {
+	e      *engine
+	caller string
+	ctx    context.Context //nolint:containedctx // a stream is the call
+
+	mu       sync.Mutex
+	room     *sync.Cond      // slots grew, or closed was set
+	slots    int             // taps that may still be taken; back with the sent result
+	open     map[string]*tap // taken and without a decision, by request id
+	ready    []*tap          // decided or refused, to be sent
+	closed   bool            // nothing more is taken
+	received bool            // since the last sweep
+	spare    []*tap          // memory for ready
+
+	wake    chan struct{} // capacity 1: ready or closed changed
+	recvErr error         // why receiving ended, under mu; nil is the client's end of stream
+	ended   bool          // receiving ended, under mu
+	lost    bool          // the receiver failed between taking and submitting, under mu
+}
+
+// VerifyCryptograms verifies a stream of taps.
+func (s *service) VerifyCryptograms(g tapsealv1.CryptogramService_VerifyCryptogramsServer) error {
+	caller, err := callerOf(g.Context())
+	if err != nil {
+		return err
+	}
+	st := &stream{
+		e: s.e, caller: caller, ctx: g.Context(),
+		slots: s.e.tapsInStream, open: make(map[string]*tap),
+		wake: make(chan struct{}, 1),
+	}
+	st.room = sync.NewCond(&st.mu)
+	stop := context.AfterFunc(st.ctx, st.close)
+	defer stop()
+	s.e.metrics.StreamOpened()
+	defer s.e.metrics.StreamClosed()
+	go st.receive(g)
+	return st.send(g)
+}
+
+// close stops taking taps. Those taken are finished and recorded all the same.
+func (s *stream) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.room.Broadcast()
+	s.signal()
+}
+
+func (s *stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// receive takes taps until the client, the context or the server ends it.
+func (s *stream) receive(g tapsealv1.CryptogramService_VerifyCryptogramsServer) {
+	err := s.receiveAll(g)
+	s.mu.Lock()
+	s.ended, s.closed = true, true
+	if !errors.Is(err, io.EOF) {
+		s.recvErr = err
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *stream) receiveAll(g tapsealv1.CryptogramService_VerifyCryptogramsServer) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.e.panicked(v)
+			s.mu.Lock()
+			s.lost = true
+			s.mu.Unlock()
+		}
+	}()
+	var in intake
+	for {
+		m, err := g.Recv()
+		if err != nil {
+			return undecodable(err)
+		}
+		taps := m.GetTaps()
+		if len(taps) == 0 {
+			return status.Error(codes.InvalidArgument, "taps: at least one is required")
+		}
+		s.e.metrics.StreamMessage(len(taps))
+		if extra := len(taps) - maxTapsInMessage; extra > 0 {
+			s.refuseAll(taps[maxTapsInMessage:])
+			taps = taps[:maxTapsInMessage]
+		}
+		for len(taps) > 0 {
+			n := s.takeSlots(len(taps))
+			if n == 0 {
+				return status.Error(codes.Unavailable, "the service is shutting down: taps without a result were not looked at")
+			}
+			s.submit(taps[:n], &in)
+			taps = taps[n:]
+		}
+	}
+}
+
+// refuseAll answers the taps that a message may not hold.
+func (s *stream) refuseAll(taps []*tapsealv1.Tap) {
+	for _, m := range taps {
+		if s.takeSlots(1) == 0 {
+			return
+		}
+		t := s.e.get()
+		t.requestID, t.refused = m.GetRequestId(), errTooManyTaps
+		s.deliver([]*tap{t})
+	}
+}
+
+var errTooManyTaps = errors.New("taps: a message may hold at most 256")
+
+// takeSlots waits for room in this stream, so that a client which does not
+// read its results stops being read from. It returns 0 once the stream is closed.
+func (s *stream) takeSlots(want int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.slots == 0 && !s.closed {
+		s.room.Wait()
+	}
+	if s.closed {
+		return 0
+	}
+	n := min(want, s.slots)
+	s.slots -= n
+	s.received = true
+	return n
+}
+
+// intake is the receiver's memory, reused from message to message.
+type intake struct {
+	read    reading
+	fresh   []*tap
+	refused []*tap
+	decided []*tap
+	calls   []*hsm.Call
+}
+
+// submit takes taps, for which there are slots, through parsing to the pool.
+func (s *stream) submit(taps []*tapsealv1.Tap, in *intake) {
+	for len(taps) > 0 {
+		n := s.e.gate.take(s.ctx, len(taps))
+		if n == 0 { // the caller has gone: nobody waits for these
+			return
+		}
+		s.submitChunk(taps[:n], in)
+		taps = taps[n:]
+	}
+}
+
+func (s *stream) submitChunk(taps []*tapsealv1.Tap, in *intake) {
+	placed := 0
+	defer func() { s.e.gate.release(len(taps) - placed) }() // of the refused, and after a panic
+	now := time.Now()
+	latest, _ := s.ctx.Deadline()
+	in.fresh, in.refused, in.decided, in.calls = in.fresh[:0], in.refused[:0], in.decided[:0], in.calls[:0]
+	for _, m := range taps {
+		t := s.e.get()
+		t.caller, t.method, t.started = s.caller, audit.MethodStream, now
+		t.requestID = m.GetRequestId()
+		vt, err := in.read.read(m)
+		if err == nil {
+			err = s.e.rules.Prepare(vt, now, latest, &t.Case)
+		}
+		if t.refused = err; err != nil {
+			in.refused = append(in.refused, t)
+		} else {
+			in.fresh = append(in.fresh, t)
+		}
+	}
+	s.enter(in)
+	for _, t := range in.fresh {
+		if t.NeedsHSM {
+			t.Call.Sink = s
+			in.calls = append(in.calls, &t.Call)
+		} else {
+			in.decided = append(in.decided, t)
+		}
+	}
+	placed = len(in.fresh)
+	s.e.metrics.RefusedTaps(len(in.refused))
+	s.deliver(in.refused)
+	s.e.decided(in.decided, s)
+	if len(in.calls) > 0 {
+		s.e.pool.Submit(in.calls...)
+	}
+}
+
+// enter enters the fresh taps under their ids. One whose id is in flight moves
+// to the refused: its result could not be told from the other's.
+func (s *stream) enter(in *intake) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := in.fresh[:0]
+	for _, t := range in.fresh {
+		if _, taken := s.open[t.requestID]; taken {
+			t.refused = errDuplicateID
+			in.refused = append(in.refused, t)
+			continue
+		}
+		s.open[t.requestID] = t
+		kept = append(kept, t)
+	}
+	in.fresh = kept
+}
+
+var errDuplicateID = errors.New("request_id: is in flight on this stream already")
+
+// Completed implements hsm.Sink.
+func (s *stream) Completed(calls []*hsm.Call) { s.e.completed(calls, s) }
+
+// answered implements audience.
+func (s *stream) answered(taps []*tap) {
+	s.mu.Lock()
+	for _, t := range taps {
+		if t.late {
+			s.e.put(t)
+			continue
+		}
+		delete(s.open, t.requestID)
+		s.ready = append(s.ready, t)
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// deliver hands over taps that were refused.
+func (s *stream) deliver(taps []*tap) {
+	if len(taps) == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.ready = append(s.ready, taps...)
+	s.mu.Unlock()
+	s.signal()
+}
+
+// sweep answers UNKNOWN for taps whose decision is late, and ends the stream
+// if it is idle while the server drains.
+func (s *stream) sweep(now time.Time, idle *int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, t := range s.open {
+		if now.After(t.Call.Deadline.Add(lateSlack)) {
+			t.late = true
+			delete(s.open, id)
+			s.ready = append(s.ready, s.e.unanswered(t))
+		}
+	}
+	if s.received || len(s.open) > 0 || len(s.ready) > 0 {
+		*idle = 0
+	} else {
+		*idle++
+	}
+	s.received = false
+}
+
+// takeReady returns what can be sent, or whether nothing will follow any more.
+func (s *stream) takeReady() (taps []*tap, finished bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ready) > 0 {
+		taps = s.ready
+		s.ready, s.spare = s.spare[:0], nil
+		return taps, false
+	}
+	switch {
+	case !s.closed:
+		return nil, false
+	case s.ctx.Err() != nil:
+		return nil, true // nobody reads; what was taken is recorded all the same
+	case s.lost:
+		return nil, len(s.open) == 0
+	}
+	return nil, s.slots == s.e.tapsInStream
+}
+
+// sent gives back taps, whose results are on their way, and their slots.
+func (s *stream) sent(taps []*tap) {
+	n := len(taps)
+	for _, t := range taps {
+		s.e.put(t)
+	}
+	clear(taps)
+	s.mu.Lock()
+	s.slots += n
+	s.spare = taps[:0]
+	s.mu.Unlock()
+	s.room.Signal()
+}

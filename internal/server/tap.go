@@ -1,0 +1,76 @@
+package server
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/tapseal/tapseal/audit"
+	"github.com/tapseal/tapseal/internal/verdict"
+)
+
+// A tap is one submitted transaction on its way through the daemon. Taps are
+// reused: they come from engine.get and go back through engine.put once
+// nothing refers to them.
+type tap struct {
+	verdict.Case
+	requestID string
+	caller    string
+	method    audit.Method
+	started   time.Time
+	refused   error // malformed: the text is safe to show
+
+	// Unary calls wait here; a stream keeps late under its own lock.
+	answer    chan struct{} // capacity 1
+	timer     *time.Timer   // bounds the wait for the journal
+	recording atomic.Bool   // the HSM has answered
+	state     atomic.Int32  // tapWaiting and what follows
+	late      bool          // a stream has answered UNKNOWN in its place
+}
+
+// States of a unary call's tap: exactly one side moves it from waiting.
+const (
+	tapWaiting   int32 = 0
+	tapAnswered  int32 = 1
+	tapAbandoned int32 = 2 // the caller got UNKNOWN: whoever finishes the tap throws it away
+)
+
+func newTap() *tap {
+	t := &tap{answer: make(chan struct{}, 1)}
+	t.Call.Owner = t
+	return t
+}
+
+func (e *engine) get() *tap {
+	return e.taps.Get().(*tap) //nolint:forcetypeassert // the pool holds nothing else
+}
+
+// put wipes the cardholder data and keeps the memory.
+func (e *engine) put(t *tap) {
+	t.Wipe()
+	t.Call.Sink = nil
+	t.requestID, t.caller, t.refused, t.late = "", "", nil, false
+	t.recording.Store(false)
+	t.state.Store(tapWaiting)
+	e.taps.Put(t)
+}
+
+// record is what the journal keeps of the decision.
+func (t *tap) record(now time.Time) audit.Record {
+	r := audit.Record{
+		Time:       now,
+		Caller:     t.caller,
+		RequestID:  t.requestID,
+		Method:     t.method,
+		Purpose:    uint8(t.Purpose), //nolint:gosec // checked to be 1 or 2
+		Assignment: t.Resolution.Assignment,
+		Profile:    t.Resolution.Profile.ID,
+		KeySet:     t.Resolution.KeySet,
+		KeyVersion: t.Resolution.KeyVersion,
+		Verdict:    uint8(t.Decision.Verdict),
+	}
+	r.Reasons[0] = uint8(t.Decision.Reason)
+	if t.NeedsHSM {
+		r.Attempts = t.Call.Attempts()
+	}
+	return r
+}

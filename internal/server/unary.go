@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
+	"github.com/tapseal/tapseal/audit"
+	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/verdict"
+)
+
+// lateSlack is what a decision may take beyond the tap's deadline to come from
+// the pool and through the journal. After it the answer is UNKNOWN.
+const lateSlack = 100 * time.Millisecond
+
+// service is tapseal.v1.CryptogramService.
+type service struct {
+	tapsealv1.UnimplementedCryptogramServiceServer
+	e *engine
+}
+
+// VerifyCryptogram verifies one tap.
+func (s *service) VerifyCryptogram(ctx context.Context, m *tapsealv1.VerifyCryptogramRequest) (*tapsealv1.VerifyCryptogramResponse, error) {
+	v := &tapsealv1.Verification{}
+	err := s.one(ctx, m.GetTap(), audit.MethodVerify, cryptogram.Response{}, func(t *tap) { writeVerification(v, t) })
+	if err != nil {
+		return nil, err
+	}
+	return &tapsealv1.VerifyCryptogramResponse{Verification: v}, nil
+}
+
+// Respond verifies one tap and makes its response cryptogram in the same plan.
+func (s *service) Respond(ctx context.Context, m *tapsealv1.RespondRequest) (*tapsealv1.RespondResponse, error) {
+	r, err := readDecision(m)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	out := &tapsealv1.RespondResponse{Verification: &tapsealv1.Verification{}}
+	err = s.one(ctx, m.GetTap(), audit.MethodRespond, r, func(t *tap) {
+		writeVerification(out.Verification, t)
+		if arpc := t.ARPC(); len(arpc) > 0 {
+			out.Arpc = append([]byte(nil), arpc...)
+			out.IssuerAuthenticationData = issuerAuthenticationData(arpc, &r)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// one takes a tap through to its decision and lets answer read it.
+func (s *service) one(ctx context.Context, m *tapsealv1.Tap, method audit.Method, r cryptogram.Response, answer func(*tap)) error {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return err
+	}
+	e := s.e
+	if !e.gate.try() {
+		e.metrics.Refused(codes.ResourceExhausted)
+		return status.Error(codes.ResourceExhausted, "too many taps in flight: repeat after a delay")
+	}
+	submitted := false
+	defer func() { // also when Prepare panics
+		if !submitted {
+			e.gate.release(1)
+		}
+	}()
+	t := e.get()
+	t.caller, t.method, t.started = caller, method, time.Now()
+	if err := e.prepare(ctx, m, r, t); err != nil {
+		e.put(t)
+		e.metrics.Refused(codes.InvalidArgument)
+		return invalid(err)
+	}
+	submitted = true
+	e.submitOne(t)
+	if e.await(t) {
+		answer(t)
+		e.put(t)
+		return nil
+	}
+	answer(e.unanswered(t))
+	return nil
+}
+
+func (e *engine) prepare(ctx context.Context, m *tapsealv1.Tap, r cryptogram.Response, t *tap) error {
+	var in reading
+	vt, err := in.read(m)
+	if err != nil {
+		return err
+	}
+	vt.Response = r
+	t.requestID = vt.RequestID
+	latest, _ := ctx.Deadline()
+	return e.rules.Prepare(vt, t.started, latest, &t.Case)
+}
+
+func (e *engine) submitOne(t *tap) {
+	if !t.NeedsHSM {
+		e.decided([]*tap{t}, (*unaryAudience)(e))
+		return
+	}
+	t.Call.Sink = (*unaryAudience)(e)
+	e.pool.Submit(&t.Call)
+}
+
+// await waits for the decision and reports whether it came in time. If not,
+// the tap must not be touched any more, but for what Prepare set.
+func (e *engine) await(t *tap) bool {
+	wait := time.Until(t.Call.Deadline) + lateSlack
+	if t.timer == nil {
+		t.timer = time.NewTimer(wait)
+	} else {
+		t.timer.Reset(wait)
+	}
+	defer t.timer.Stop()
+	select {
+	case <-t.answer:
+		return true
+	case <-t.timer.C:
+		if t.state.CompareAndSwap(tapWaiting, tapAbandoned) {
+			return false
+		}
+		<-t.answer // it came at this moment
+		return true
+	}
+}
+
+// unanswered stands in for a tap whose decision is not there in time. Nothing
+// is known of the cryptogram, or nobody can prove what was known.
+func (e *engine) unanswered(t *tap) *tap {
+	u := newTap()
+	u.requestID, u.Resolution = t.requestID, t.Resolution
+	u.Decision = verdict.Decide(hsm.DeadlineExceeded)
+	if t.recording.Load() {
+		u.Decision = verdict.NotRecorded()
+	}
+	e.metrics.Late()
+	return u
+}
+
+// unaryAudience is the engine as the sink and audience of all unary calls, so
+// that calls of many callers are recorded together.
+type unaryAudience engine
+
+// Completed implements hsm.Sink.
+func (u *unaryAudience) Completed(calls []*hsm.Call) { (*engine)(u).completed(calls, u) }
+
+func (u *unaryAudience) answered(taps []*tap) {
+	for _, t := range taps {
+		if t.state.CompareAndSwap(tapWaiting, tapAnswered) {
+			t.answer <- struct{}{}
+		}
+	}
+}
+
+// invalid is the status of a malformed request. The text names a tag or field
+// and holds no value.
+func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }

@@ -1,0 +1,134 @@
+package verdict
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/keys"
+)
+
+// A KeyTable says what the workers serve.
+type KeyTable interface {
+	// Key reports false for a key that no worker has ever named.
+	Key(set string, version uint32) (hsm.KeyInfo, bool)
+	// Ready reports whether a worker is connected.
+	Ready() bool
+}
+
+// Rules are what one deployment decides by.
+type Rules struct {
+	Assignments    *keys.Assignments
+	Keys           KeyTable
+	DefaultTimeout time.Duration
+}
+
+// A Case is one tap from submission to decision. It is reused: Prepare
+// overwrites everything but Call's sink.
+type Case struct {
+	Call       hsm.Call // to be submitted if NeedsHSM
+	Purpose    Purpose
+	Resolution keys.Resolution
+	NeedsHSM   bool
+	Decision   Decision // set by Prepare if not NeedsHSM, else by Settle
+
+	data cryptogram.CardData
+}
+
+// Prepare parses t, finds profile and key and builds the call. now starts the
+// tap's time; latest, unless zero, is a deadline that the transport set. Every
+// error is safe to show: it names a tag or a field and holds no value.
+func (r *Rules) Prepare(t *Tap, now, latest time.Time, c *Case) error {
+	c.Decision, c.NeedsHSM, c.Purpose = Decision{}, false, t.Purpose
+	c.Resolution = keys.Resolution{}
+	if err := checkEnvelope(t); err != nil {
+		return err
+	}
+	pan, psn, err := parseSubject(t)
+	if err != nil {
+		return err
+	}
+	if err := parseCard(t, &c.data); err != nil {
+		return err
+	}
+	if c.Resolution, err = r.Assignments.Resolve(pan, c.data.IAD(), t.Profile); err != nil {
+		return resolveError(err)
+	}
+	req, profile := &c.Call.Request, c.Resolution.Profile
+	if err := cryptogram.NewRequest(&c.data, pan, psn, t.HasPSN, profile, c.Resolution.Option, req); err != nil {
+		return inField("chip_data", err)
+	}
+	if t.Response.Kind != cryptogram.NoResponse {
+		if err := profile.CheckResponse(t.Response); err != nil {
+			return inField("decision", err)
+		}
+		req.Response = t.Response
+	}
+	c.Call.Deadline = r.deadline(t, now, latest)
+	r.consultKey(c)
+	return nil
+}
+
+func (r *Rules) deadline(t *Tap, now, latest time.Time) time.Time {
+	d := r.DefaultTimeout
+	if t.TimeoutMS != 0 {
+		d = time.Duration(t.TimeoutMS) * time.Millisecond
+	}
+	at := now.Add(d)
+	if !latest.IsZero() && latest.Before(at) {
+		return latest
+	}
+	return at
+}
+
+// consultKey decides what the key's state already decides. The worker checks
+// state and binding again, from its own manifest.
+func (r *Rules) consultKey(c *Case) {
+	k, known := r.Keys.Key(c.Resolution.KeySet, c.Resolution.KeyVersion)
+	switch {
+	case !known && !r.Keys.Ready():
+		c.Decision = unknown(NoWorker, RetryBackoff) // none was ever there: the key may well be served
+	case !known || !k.Serves(c.Resolution.Profile.ID):
+		c.Decision = unknown(KeyUnavailable, RetryOperator)
+	case k.State != keys.Active:
+		c.Decision = Decision{Invalid, KeyNotActive, 0}
+	default:
+		c.Call.Key = k.ID
+		c.NeedsHSM = true
+	}
+}
+
+// Settle turns the HSM's answer into the decision.
+func (c *Case) Settle() {
+	if c.NeedsHSM {
+		c.Decision = Decide(c.Call.Answer)
+	}
+	c.Decision = c.Decision.Final()
+}
+
+// ARPC is the response cryptogram, 0, 4 or 8 bytes of the case's memory. There
+// is none unless the decision is VALID.
+func (c *Case) ARPC() []byte {
+	if c.Decision.Verdict != Valid || c.Call.Answer != hsm.Matched {
+		return nil
+	}
+	return c.Call.ARPC[:c.Call.ARPCBytes]
+}
+
+// Wipe forgets the cardholder data, before the case waits for reuse.
+func (c *Case) Wipe() {
+	c.data = cryptogram.CardData{}
+	c.Call.Request = cryptogram.Request{}
+	c.Call.ARPC, c.Call.ARPCBytes, c.Call.Answer = [8]byte{}, 0, 0
+}
+
+// resolveError keeps the errors that are made to be shown and hides any other.
+func resolveError(err error) error {
+	var re *keys.ResolveError
+	var te *cryptogram.TagError
+	if errors.As(err, &re) || errors.As(err, &te) {
+		return err
+	}
+	return errInternal
+}
