@@ -63,7 +63,7 @@ func (t *tap) record(now time.Time) audit.Record {
 		Method:     t.method,
 		Purpose:    uint8(t.Purpose), //nolint:gosec // checked to be 1 or 2
 		Assignment: t.Resolution.Assignment,
-		Profile:    t.Resolution.Profile.ID,
+		Profile:    uint16(t.Resolution.Profile.ID),
 		KeySet:     t.Resolution.KeySet,
 		KeyVersion: t.Resolution.KeyVersion,
 		Verdict:    uint8(t.Decision.Verdict),
