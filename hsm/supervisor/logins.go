@@ -1,0 +1,277 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tapseal/tapseal/hsm/worker"
+)
+
+// Limits of logins.
+const (
+	// startLimit is how long a worker may take from its bootstrap to its
+	// first report: loading the module, finding the keys, logging in, proving.
+	startLimit = 15 * time.Second
+	// maxUnknownLogins is how many workers in a row may die in their login
+	// before the first one ever succeeded. HSMs lock after 3 to 10 wrong PINs.
+	maxUnknownLogins = 2
+	// latchPoll is how often a stopped supervisor looks whether an operator
+	// has unlocked it.
+	latchPoll = 250 * time.Millisecond
+)
+
+// errStopped means that no login may be tried.
+var errStopped = errors.New("logins are stopped: " + latchHint)
+
+// A startError is a worker that did not get ready.
+type startError struct {
+	kind   worker.FailureKind // empty: it died or hung without a report
+	detail string
+}
+
+func (e *startError) Error() string {
+	if e.kind == "" {
+		return "worker did not report: " + e.detail
+	}
+	return fmt.Sprintf("worker failed: %s", e.detail)
+}
+
+// logins holds the PIN and decides whether it is used. One login happens at a
+// time, over all processes with the same state directory, and the next one
+// only when the result of the one before is known.
+type logins struct {
+	latch    latch
+	lockPath string
+	pinFile  string
+	log      *slog.Logger
+	turn     chan struct{} // holds one token
+
+	mu       sync.Mutex // guards what follows
+	pin      worker.PIN
+	stopped  *LatchRecord
+	durable  bool // the latch file was seen or written
+	accepted bool // a login has succeeded with this PIN
+	unknown  int  // logins in a row without a known result
+	counts   map[string]uint64
+	changed  chan struct{} // closed when stopped changes
+}
+
+// newLogins reads the latch, and the PIN unless it is latched.
+func newLogins(c *Config, log *slog.Logger) (*logins, error) {
+	l := &logins{
+		latch: newLatch(c.StateDir), lockPath: filepath.Join(c.StateDir, "login.lock"), pinFile: c.PINFile,
+		log: log, turn: make(chan struct{}, 1), counts: map[string]uint64{}, changed: make(chan struct{}),
+	}
+	if err := l.latch.probe(); err != nil {
+		return nil, Problem{"state_dir", fmt.Sprintf("a login latch could not be written: %v", withoutPath(err))}
+	}
+	if r, ok := l.latch.read(); ok {
+		l.stopped, l.durable = &r, true
+		log.Error("logins are stopped", "reason", r.Reason, "since", r.Time, "what_to_do", latchHint)
+		return l, nil
+	}
+	pin, err := readPIN(l.pinFile)
+	if err != nil {
+		return nil, Problem{"pin_file", err.Error()}
+	}
+	l.pin = pin
+	return l, nil
+}
+
+// attempt gives p its bootstrap when it is its turn, and waits for the first
+// report. After an error p is dead or dying.
+func (l *logins) attempt(ctx context.Context, p *process, b *worker.Bootstrap) (worker.Report, error) {
+	leave, err := l.enter(ctx)
+	if err != nil {
+		p.kill()
+		return worker.Report{}, err
+	}
+	defer leave()
+	pin, ok := l.currentPIN()
+	if !ok {
+		p.kill()
+		return worker.Report{}, errStopped
+	}
+	b.PIN = pin
+	report, err := p.await(b)
+	l.record(report, err)
+	if err != nil {
+		p.kill()
+		return worker.Report{}, err
+	}
+	return report, nil
+}
+
+// enter waits for its turn in this process and among all processes.
+func (l *logins) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	lock, err := waitLock(ctx, l.lockPath)
+	if err != nil {
+		<-l.turn
+		return nil, fmt.Errorf("waiting for the turn to log in: %w", err)
+	}
+	return func() {
+		_ = lock.Close()
+		<-l.turn
+	}, nil
+}
+
+// currentPIN looks at the latch file as well: another process may have set it.
+func (l *logins) currentPIN() (worker.PIN, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped == nil {
+		if r, ok := l.latch.read(); ok {
+			l.stop(r, true)
+		}
+	}
+	return l.pin, l.stopped == nil && !l.pin.IsZero()
+}
+
+// await boots p and waits for what becomes of it. It does not give up when the
+// supervisor is told to stop: a login under way must have a known result.
+func (p *process) await(b *worker.Bootstrap) (worker.Report, error) {
+	if err := p.boot(b, startLimit); err != nil {
+		return worker.Report{}, &startError{detail: err.Error()}
+	}
+	limit := time.NewTimer(startLimit)
+	defer limit.Stop()
+	select {
+	case r := <-p.outcome:
+		return outcomeError(r)
+	case <-limit.C:
+		p.kill()
+		return worker.Report{}, &startError{detail: fmt.Sprintf("nothing within %s", startLimit)}
+	case <-p.exited:
+	}
+	select {
+	case r := <-p.outcome: // its last words
+		return outcomeError(r)
+	default:
+		return worker.Report{}, &startError{detail: p.ended()}
+	}
+}
+
+func outcomeError(r worker.Report) (worker.Report, error) {
+	if r.Failed != nil {
+		return r, &startError{kind: r.Failed.Kind, detail: fmt.Sprintf("%s: %s", r.Failed.Kind, r.Failed.Detail)}
+	}
+	return r, nil
+}
+
+// record draws the consequences of one login.
+func (l *logins) record(r worker.Report, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var failed *startError
+	switch {
+	case err == nil:
+		l.counts["ok"]++
+		l.accepted, l.unknown = true, 0
+	case errors.As(err, &failed) && failed.kind == worker.FailurePINRefused:
+		l.counts["refused"]++
+		l.stopNow(reasonPINRefused)
+	case failed != nil && failed.kind != "":
+		// The worker lived to say that something else is wrong.
+		l.counts["failed"]++
+		l.unknown = 0
+	default:
+		l.counts["unknown"]++
+		l.unknown++
+		if !l.accepted && l.unknown >= maxUnknownLogins {
+			l.stopNow(reasonUnknown)
+		}
+	}
+}
+
+// stopNow latches in memory first: nothing may undo it while the file is
+// being written. Called with mu held.
+func (l *logins) stopNow(reason string) {
+	r := LatchRecord{Time: time.Now().UTC().Truncate(time.Second), Reason: reason}
+	err := l.latch.set(r)
+	if err != nil {
+		l.log.Error("the login latch is only in memory", "error", err)
+	}
+	l.stop(r, err == nil)
+}
+
+// stop is called with mu held.
+func (l *logins) stop(r LatchRecord, durable bool) {
+	l.stopped, l.durable = &r, durable
+	l.pin.Wipe()
+	l.log.Error("logins are stopped", "reason", r.Reason, "since", r.Time, "what_to_do", latchHint)
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// watch notices an operator's unlock until ctx ends.
+func (l *logins) watch(ctx context.Context) {
+	for sleep(ctx, latchPoll) {
+		l.look()
+	}
+}
+
+func (l *logins) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped == nil {
+		return
+	}
+	if !l.durable {
+		l.durable = l.latch.set(*l.stopped) == nil
+		return
+	}
+	if _, ok := l.latch.read(); ok {
+		return
+	}
+	pin, err := readPIN(l.pinFile)
+	if err != nil {
+		return // the log has said what to do; the file is looked at again
+	}
+	l.pin.Wipe()
+	l.pin, l.stopped, l.accepted, l.unknown = pin, nil, false, 0
+	l.log.Info("logins are allowed again")
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// waitAllowed waits until logins are allowed.
+func (l *logins) waitAllowed(ctx context.Context) {
+	for {
+		l.mu.Lock()
+		stopped, changed := l.stopped != nil, l.changed
+		l.mu.Unlock()
+		if !stopped {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// state is for the status page.
+func (l *logins) state() (*LatchRecord, map[string]uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts := make(map[string]uint64, len(l.counts))
+	for k, v := range l.counts {
+		counts[k] = v
+	}
+	if l.stopped == nil {
+		return nil, counts
+	}
+	r := *l.stopped
+	return &r, counts
+}
