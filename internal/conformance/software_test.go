@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -82,3 +83,6 @@ func mustJSON(t testing.TB, v any) []byte {
 	}
 	return data
 }
+
+// upperHex is the encoding of the vector files.
+func upperHex(b []byte) string { return fmt.Sprintf("%X", b) }
