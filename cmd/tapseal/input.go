@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
+)
+
+// maxInputBytes bounds the JSON on standard input: a field 55 has at most
+// 1,024 bytes.
+const maxInputBytes = 64 << 10
+
+// verifyInput is one tap and what is wanted for it, from flags or JSON, all in
+// text.
+type verifyInput struct {
+	field55, pan, psn, profile, cvr string
+	arc, csu, pad                   string
+	purpose, requestID              string
+	atc                             string // what tap prints for people; field 55 has it
+}
+
+// fields are the names that JSON uses; flags have the same.
+func (in *verifyInput) fields() map[string]*string {
+	return map[string]*string{
+		"field55": &in.field55, "pan": &in.pan, "psn": &in.psn, "profile": &in.profile, "cvr": &in.cvr,
+		"arc": &in.arc, "csu": &in.csu, "pad": &in.pad,
+		"purpose": &in.purpose, "request_id": &in.requestID, "atc": &in.atc,
+	}
+}
+
+// readInput reads one JSON object of strings. A name that is unknown or comes
+// twice is an error: it would be a silent misunderstanding. Errors name fields
+// and never show values.
+func readInput(r io.Reader, in *verifyInput) error {
+	d := json.NewDecoder(io.LimitReader(r, maxInputBytes))
+	errObject := errors.New("standard input must be one JSON object of strings, as \"tapseal tap --json\" prints it")
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errObject
+	}
+	fields, seen := in.fields(), map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return errObject
+		}
+		field, known := fields[name]
+		switch {
+		case name == "error":
+			return errors.New("standard input holds an error instead of a tap")
+		case !known:
+			return fmt.Errorf("standard input: unknown field %.40q", name)
+		case seen[name]:
+			return fmt.Errorf("standard input: field %q comes twice", name)
+		}
+		seen[name] = true
+		if t, err = d.Token(); err != nil {
+			return errObject
+		}
+		if *field, ok = t.(string); !ok {
+			return fmt.Errorf("standard input: field %q must be a string", name)
+		}
+	}
+	if t, err := d.Token(); err != nil || t != json.Delim('}') {
+		return errObject
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("standard input goes on after the JSON object")
+	}
+	return nil
+}
+
+// merge adds what the flags say. The same thing from both sides is an error.
+func (in *verifyInput) merge(flags verifyInput) error {
+	mine, theirs := in.fields(), flags.fields()
+	for name, value := range theirs {
+		if *value == "" {
+			continue
+		}
+		if *mine[name] != "" {
+			return fmt.Errorf("%s is given by standard input and by --%s", name, strings.ReplaceAll(name, "_", "-"))
+		}
+		*mine[name] = *value
+	}
+	return nil
+}
+
+// A verification is the input in the service's terms.
+type verification struct {
+	tap     *tapsealv1.Tap
+	respond *tapsealv1.RespondRequest // nil unless a response cryptogram is wanted
+}
+
+// decode turns the text into messages. What the values mean is checked by the
+// service; only what cannot be expressed is refused here.
+func (in *verifyInput) decode() (v verification, err error) {
+	hexField := func(name, value string) []byte {
+		b, e := hex.DecodeString(value)
+		if e != nil && err == nil {
+			err = fmt.Errorf("%s must be an even number of hexadecimal digits", name)
+		}
+		return b
+	}
+	switch {
+	case in.field55 == "":
+		return v, errors.New("field55 is missing (hint: --field55 HEX, or \"-\" for JSON on standard input)")
+	case in.pan == "":
+		return v, errors.New("pan is missing")
+	case in.arc != "" && in.csu != "":
+		return v, errors.New("arc and csu exclude each other: ARPC method 1 takes one, method 2 the other")
+	case in.pad != "" && in.csu == "":
+		return v, errors.New("pad goes with csu only")
+	}
+	v.tap = &tapsealv1.Tap{
+		RequestId: in.requestID,
+		ChipData:  &tapsealv1.Tap_Field55{Field55: hexField("field55", in.field55)},
+		Pan:       in.pan, Profile: in.profile,
+		CardVerificationResults: hexField("cvr", in.cvr),
+	}
+	if in.psn != "" {
+		v.tap.Psn = &in.psn
+	}
+	if v.tap.Purpose, err = orError(err, in.purpose); err != nil {
+		return v, err
+	}
+	switch {
+	case in.arc != "":
+		v.respond = &tapsealv1.RespondRequest{Tap: v.tap, Decision: &tapsealv1.RespondRequest_AuthorisationResponseCode{
+			AuthorisationResponseCode: hexField("arc", in.arc),
+		}}
+	case in.csu != "":
+		v.respond = &tapsealv1.RespondRequest{Tap: v.tap, Decision: &tapsealv1.RespondRequest_CardStatusUpdate{
+			CardStatusUpdate: &tapsealv1.CardStatusUpdate{
+				Csu: hexField("csu", in.csu), ProprietaryAuthenticationData: hexField("pad", in.pad),
+			},
+		}}
+	}
+	if v.respond != nil && v.tap.Purpose != tapsealv1.Purpose_PURPOSE_AUTHORISE {
+		return v, errors.New("a response cryptogram needs purpose authorise")
+	}
+	return v, err
+}
+
+// orError keeps an earlier error; else it reads the purpose.
+func orError(err error, name string) (tapsealv1.Purpose, error) {
+	if err != nil {
+		return 0, err
+	}
+	switch name {
+	case "", "authorise":
+		return tapsealv1.Purpose_PURPOSE_AUTHORISE, nil
+	case "advice":
+		return tapsealv1.Purpose_PURPOSE_ADVICE, nil
+	}
+	return 0, errors.New("purpose must be authorise or advice")
+}
