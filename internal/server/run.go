@@ -164,7 +164,6 @@ func (d *daemon) run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(context.Background())
 	defer stopWatching()
 	failed := make(chan error, 2)
-	d.background.Go(func() { d.engine.watchHealth(watching, d.health, d.deps.Serving) })
 	d.background.Go(func() {
 		if err := d.grpc.Serve(d.listen); err != nil {
 			failed <- fmt.Errorf("serving gRPC: %w", err)
@@ -180,6 +179,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.deps.Ready != nil {
 		d.deps.Ready(d.addresses())
 	}
+	d.background.Go(func() { d.engine.watchHealth(watching, d.health, d.deps.Serving) })
 	var cause error
 	select {
 	case <-ctx.Done():

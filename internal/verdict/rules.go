@@ -91,7 +91,7 @@ func (r *Rules) consultKey(c *Case) {
 		c.Decision = unknown(NoWorker, RetryBackoff) // none was ever there: the key may well be served
 	case !known || !k.Serves(c.Resolution.Profile.ID):
 		c.Decision = unknown(KeyUnavailable, RetryOperator)
-	case k.State != keys.Active:
+	case !k.State.Verifies():
 		c.Decision = Decision{Invalid, KeyNotActive, 0}
 	default:
 		c.Call.Key = k.ID

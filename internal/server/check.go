@@ -1,0 +1,217 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/config"
+	"github.com/tapseal/tapseal/keys"
+)
+
+const (
+	expirySoon     = 30 * 24 * time.Hour
+	checkWorkersIn = 3 * time.Second // a replaced worker is back within two
+)
+
+// Levels of a finding.
+const (
+	LevelError   = "error"
+	LevelWarning = "warning"
+)
+
+// A Finding is something that Check does not like.
+type Finding struct {
+	Level   string `json:"level"`
+	Key     string `json:"key"` // of the configuration file
+	Problem string `json:"problem"`
+}
+
+// A KeyState is what the workers say about a key that the assignments name.
+type KeyState struct {
+	Assignment string `json:"assignment"`
+	KeySet     string `json:"key_set"`
+	Version    uint32 `json:"key_version"`
+	State      string `json:"state"`
+}
+
+// A Report is the outcome of Check. OK means that there is no error.
+type Report struct {
+	OK       bool       `json:"ok"`
+	Findings []Finding  `json:"findings"`
+	Keys     []KeyState `json:"keys"`
+}
+
+func (r *Report) add(level, key, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{level, key, fmt.Sprintf(format, args...)})
+}
+
+// Check reads the configuration at path and everything that it points at, and
+// asks the workers which keys they serve. It changes nothing.
+func Check(ctx context.Context, path string) Report {
+	r := Report{Findings: []Finding{}, Keys: []KeyState{}}
+	cfg, err := config.LoadDaemon(path)
+	if err != nil {
+		r.addConfigError(err)
+		return r
+	}
+	r.checkTLS(cfg.TLS, time.Now())
+	r.checkJournal(cfg.Journal.Dir)
+	assignments, err := keys.LoadAssignments(cfg.Assignments)
+	if err != nil {
+		r.add(LevelError, "assignments", "%v", err)
+	}
+	r.checkWorkers(ctx, cfg.HSM.SocketDir, assignments)
+	r.OK = !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level == LevelError })
+	return r
+}
+
+// addConfigError takes a joined error apart again, one finding for each key.
+func (r *Report) addConfigError(err error) {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		r.add(LevelError, "config", "%v", err)
+		return
+	}
+	for _, e := range joined.Unwrap() {
+		var k *config.KeyError
+		if errors.As(e, &k) {
+			r.add(LevelError, k.Key, "%s", k.Problem)
+			continue
+		}
+		r.add(LevelError, "config", "%v", e)
+	}
+}
+
+func (r *Report) checkTLS(c config.TLS, now time.Time) {
+	if info, err := os.Stat(c.Key); err == nil && info.Mode().Perm()&0o077 != 0 {
+		r.add(LevelWarning, "tls.key", "others can read it: mode %04o, want 0600", info.Mode().Perm())
+	}
+	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
+	if err != nil {
+		r.add(LevelError, "tls.certificate", "%v", err)
+	} else if pair.Leaf != nil {
+		r.checkDates("tls.certificate", pair.Leaf, now)
+		r.checkUsage("tls.certificate", pair.Leaf)
+	}
+	r.checkAuthorities(c.ClientCA, now)
+}
+
+func (r *Report) checkAuthorities(path string, now time.Time) {
+	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		r.add(LevelError, "tls.client_ca", "%v", err)
+		return
+	}
+	n := 0
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			r.add(LevelError, "tls.client_ca", "PEM block %d is not a certificate", n+1)
+			return
+		}
+		n++
+		r.checkDates("tls.client_ca", c, now)
+		if !c.IsCA {
+			r.add(LevelError, "tls.client_ca", "certificate %d is not of an authority", n)
+		}
+	}
+	if n == 0 {
+		r.add(LevelError, "tls.client_ca", "has no certificate in PEM form")
+	}
+}
+
+func (r *Report) checkDates(key string, c *x509.Certificate, now time.Time) {
+	switch until := c.NotAfter.UTC().Format(time.RFC3339); {
+	case now.Before(c.NotBefore):
+		r.add(LevelError, key, "certificate is not valid before %s", c.NotBefore.UTC().Format(time.RFC3339))
+	case now.After(c.NotAfter):
+		r.add(LevelError, key, "certificate expired at %s", until)
+	case now.Add(expirySoon).After(c.NotAfter):
+		r.add(LevelWarning, key, "certificate expires at %s", until)
+	}
+}
+
+func (r *Report) checkUsage(key string, c *x509.Certificate) {
+	if len(c.ExtKeyUsage) > 0 && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) &&
+		!slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) {
+		r.add(LevelError, key, "certificate is not for servers (extended key usage)")
+	}
+}
+
+// checkJournal looks whether the directory, or the one that it would be made
+// in, is there. Opening the journal would change it.
+func (r *Report) checkJournal(dir string) {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		info, err = os.Stat(filepath.Dir(dir))
+	}
+	switch {
+	case err != nil:
+		r.add(LevelError, "journal.dir", "%v", err)
+	case !info.IsDir():
+		r.add(LevelError, "journal.dir", "is not a directory")
+	}
+}
+
+func (r *Report) checkWorkers(ctx context.Context, dir string, a *keys.Assignments) {
+	if _, err := os.Stat(dir); err != nil {
+		r.add(LevelError, "hsm.socket_dir", "%v", err)
+		return
+	}
+	pool, err := hsm.NewPool(hsm.Options{SocketDir: dir})
+	if err != nil {
+		r.add(LevelError, "hsm.socket_dir", "%v", err)
+		return
+	}
+	defer pool.Close()
+	ctx, cancel := context.WithTimeout(ctx, checkWorkersIn)
+	defer cancel()
+	for !pool.Ready() {
+		select {
+		case <-ctx.Done():
+			r.add(LevelError, "hsm.socket_dir", "no worker answers: is tapseal-hsm running, and as which user?")
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if err := pool.Health(ctx); err != nil {
+		r.add(LevelError, "hsm.socket_dir", "the canary failed: %v", err)
+	}
+	if a != nil {
+		r.checkKeys(pool, a)
+	}
+}
+
+func (r *Report) checkKeys(pool *hsm.Pool, a *keys.Assignments) {
+	for _, use := range a.KeyUses() {
+		k, known := pool.Key(use.KeySet, use.Version)
+		name := fmt.Sprintf("%s: key set %s version %d", use.Assignment, use.KeySet, use.Version)
+		if !known {
+			r.add(LevelError, "assignments", "%s is not served by the workers", name)
+			continue
+		}
+		r.Keys = append(r.Keys, KeyState{use.Assignment, use.KeySet, use.Version, k.State.String()})
+		if !k.State.Verifies() {
+			r.add(LevelError, "assignments", "%s is %s", name, k.State)
+		}
+		var unbound []string
+		for _, p := range use.Profiles {
+			if !k.Serves(p.ID) {
+				unbound = append(unbound, p.Name)
+			}
+		}
+		if len(unbound) > 0 {
+			r.add(LevelError, "assignments", "%s is not bound to %s", name, strings.Join(unbound, ", "))
+		}
+	}
+}
