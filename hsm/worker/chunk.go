@@ -82,8 +82,11 @@ func (s *Server) execute(c *chunk) {
 			continue
 		}
 		e.status = statusOf(&e.job, e.item.Request.Response.Kind != cryptogram.NoResponse)
-		if e.status == frame.StatusMismatched {
+		switch e.status {
+		case frame.StatusMismatched:
 			s.guesses.mismatched(e.subject, now)
+		case frame.StatusTokenFailure:
+			s.noteFailure()
 		}
 	}
 }

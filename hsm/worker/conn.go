@@ -188,6 +188,7 @@ func (c *conn) health(payload []byte) error {
 		status = frame.StatusMatched
 		if err != nil {
 			status = statusOfError(err)
+			c.s.noteFailure()
 		}
 	}
 	c.out = frame.AppendHealthy(c.out[:0], id, status)

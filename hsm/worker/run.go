@@ -132,6 +132,8 @@ func attend(s *Server, link *controlLink, log *slog.Logger) error {
 			}
 		case err := <-serving:
 			return err
+		case err := <-s.dead:
+			return errors.Join(fmt.Errorf("the token is lost: %w", err), finish(s, link))
 		case <-link.gone:
 			log.Warn("the supervisor is gone: stopping")
 			s.Drain(orphanLimit)

@@ -36,6 +36,13 @@ type DataToken interface {
 	KeyProof
 }
 
+// A Mortal token can lose its login for good, so that only a new process
+// helps: Dead gives the reason, nil as long as it lives. It does not wait for
+// Execute.
+type Mortal interface {
+	Dead() error
+}
+
 // Options configure a Server. Zero limits take the defaults.
 type Options struct {
 	Manifest     *keys.Manifest
@@ -61,6 +68,7 @@ type Server struct {
 	crossings atomic.Uint64
 	served    atomic.Uint64
 	refused   atomic.Uint64
+	dead      chan error // gets the reason when the token has died
 
 	draining atomic.Bool
 	mu       sync.Mutex // guards listener and conns
@@ -83,7 +91,7 @@ func NewServer(o Options) (*Server, error) {
 	}
 	s := &Server{
 		o: o, keys: newKeyTable(o.Manifest), guesses: newGuessTable(o.Guess), clock: c,
-		conns: map[*conn]struct{}{},
+		conns: map[*conn]struct{}{}, dead: make(chan error, 1),
 	}
 	w := frame.Welcome{Keys: uint32(len(s.keys.entries))}
 	_, _ = rand.Read(w.Epoch[:]) // never fails
@@ -209,4 +217,18 @@ func (s *Server) leave() {
 	s.busySince.Store(0)
 	s.crossings.Add(1)
 	s.token.Unlock()
+}
+
+// noteFailure looks, after the token failed, whether it is dead.
+func (s *Server) noteFailure() {
+	m, ok := s.o.Token.(Mortal)
+	if !ok {
+		return
+	}
+	if err := m.Dead(); err != nil {
+		select {
+		case s.dead <- err:
+		default: // known
+		}
+	}
 }
