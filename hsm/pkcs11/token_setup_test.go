@@ -170,7 +170,7 @@ func unhex(tb testing.TB, s string) []byte {
 	return must1(hex.DecodeString(s))(tb)
 }
 
-// canaryOf computes what a canary plan compares, with software.
+// canaryPlanFor is the plan that proves a key version.
 func canaryPlanFor(v keys.Version) (p cryptogram.Plan) {
 	cryptogram.CanaryPlan(v.Canary, &p)
 	return p
