@@ -128,6 +128,11 @@ func (l Layout) make(ctx context.Context, o Options) error {
 	if err := l.writeHSMConfig(o.Module); err != nil {
 		return err
 	}
+	// An admin process that outlived a killed Prepare may have finished its
+	// act in our new directory.
+	if err := l.checkFiles(); err != nil {
+		return err
+	}
 	return l.writeMarker(true)
 }
 

@@ -80,7 +80,7 @@ func (a answer) text() string {
 		{"reasons", strings.Join(a.Reasons, ", ")},
 		{"profile", a.Profile},
 		{"key_set", a.KeySet},
-		{"key_version", version(a.KeyVersion)},
+		{"key_version", keyVersion(a.KeyVersion)},
 		{"freshness", a.Freshness},
 		{"retry", a.Retry},
 		{"arpc", a.ARPC},
@@ -93,7 +93,7 @@ func (a answer) text() string {
 	return b.String()
 }
 
-func version(n uint32) string {
+func keyVersion(n uint32) string {
 	if n == 0 {
 		return ""
 	}
