@@ -17,7 +17,7 @@ const (
 	// ReplyBytes is the size of every encoded reply.
 	ReplyBytes = 8 + 4 + 1 + 8
 	// MaxItemBytes bounds one encoded item, its length prefix included.
-	MaxItemBytes = 2 + itemFixedBytes + cryptogram.MaxPANDigits + 1 + 32 + 1 + 6 + 1 + 2 + 4 + 1 + 8
+	MaxItemBytes = 2 + itemFixedBytes + cryptogram.MaxPANDigits + 1 + 32 + 1 + 6 + 1 + 4 + 1 + 8
 )
 
 // A full Verify frame fits the payload bound, so batches are counted in items only.
