@@ -16,7 +16,7 @@ const (
 	scanInterval = 250 * time.Millisecond // how often SocketDir is listed
 	minBackoff   = 5 * time.Millisecond
 	maxBackoff   = 200 * time.Millisecond // a tenth of the 2 s in which service must be back
-	steadyAfter  = time.Second            // a connection that lived so long resets the backoff
+	steadyAfter  = 500 * time.Millisecond // a connection that lived so long resets the backoff
 )
 
 // watch keeps one goroutine for each worker socket in SocketDir.
