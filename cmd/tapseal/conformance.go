@@ -31,30 +31,31 @@ func (*ConformanceCmd) Help() string {
 		"1 a vector failed or a file could not be read, 2 anything else."
 }
 
-// conformanceStatus is an exit status other than 0, after everything that is
-// to be said was printed.
-type conformanceStatus int
-
-// Error is for a caller that prints errors.
-func (s conformanceStatus) Error() string { return "not every vector passed" }
-
-// ExitCode is the exit status of the process.
-func (s conformanceStatus) ExitCode() int { return int(s) }
-
 // Run runs the files.
-func (c *ConformanceCmd) Run() error {
+func (c *ConformanceCmd) Run(std streams) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	run := conformance.Command{
-		Files: c.Files, JSON: c.JSON, Out: os.Stdout, Err: os.Stderr, Start: c.start,
+	run := conformance.Command{Files: c.Files, JSON: c.JSON, Out: std.out, Start: c.start}
+	if isTerminal(std.err) {
+		run.Progress = std.err
 	}
-	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-		run.Progress = os.Stderr
+	status, err := run.Run(ctx)
+	if err != nil {
+		return err
 	}
-	if status := run.Run(ctx); status != conformance.StatusPassed {
-		return conformanceStatus(status)
+	if status != conformance.StatusPassed {
+		return statusError(status)
 	}
 	return nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (c *ConformanceCmd) start(ctx context.Context) (conformance.Executor, io.Closer, error) {

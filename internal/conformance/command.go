@@ -21,7 +21,6 @@ type Command struct {
 	Files    []string
 	JSON     bool
 	Out      io.Writer // failures and report
-	Err      io.Writer // why there is no report
 	Progress io.Writer // nil: none; meant for a terminal only
 
 	// Start makes the token ready. It is called once, and the token is closed
@@ -29,36 +28,35 @@ type Command struct {
 	Start func(ctx context.Context) (Executor, io.Closer, error)
 }
 
-// Run runs every vector of every file and returns the exit status. When ctx
-// ends, the report says that it is not complete.
-func (c *Command) Run(ctx context.Context) int {
+// Run runs every vector of every file and returns the exit status. The error
+// says why there is no report. When ctx ends or the token goes away, the
+// report says that it is not complete.
+func (c *Command) Run(ctx context.Context) (status int, err error) {
 	if len(c.Files) == 0 {
-		_, _ = fmt.Fprintln(c.Err, "tapseal conformance: no vector files given")
-		return StatusUndecided
+		return StatusUndecided, errors.New("no vector files given")
 	}
 	exec, closer, err := c.Start(ctx)
 	if err != nil {
-		_, _ = fmt.Fprintf(c.Err, "tapseal conformance: %v\n", err)
-		return StatusUndecided
+		return StatusUndecided, err
 	}
 	report := NewReport()
-	err = c.runFiles(ctx, NewRunner(exec), report)
-	report.Interrupted = err != nil
-	if ctx.Err() != nil {
-		err = nil // the person who interrupted knows
+	switch err := c.runFiles(ctx, NewRunner(exec), report); {
+	case ctx.Err() != nil:
+		report.Stopped = "interrupted"
+	case err != nil:
+		report.Stopped = err.Error()
 	}
 	c.clearProgress()
-	err = errors.Join(err, c.write(report), closer.Close())
-	switch {
-	case report.Interrupted && err == nil:
-		return StatusUndecided
-	case err != nil:
-		_, _ = fmt.Fprintf(c.Err, "tapseal conformance: %v\n", err)
-		return StatusUndecided
-	case report.Failed > 0:
-		return StatusFailed
+	if err := errors.Join(c.write(report), closer.Close()); err != nil {
+		return StatusUndecided, err
 	}
-	return StatusPassed
+	switch {
+	case report.Stopped != "":
+		return StatusUndecided, nil
+	case report.Failed > 0:
+		return StatusFailed, nil
+	}
+	return StatusPassed, nil
 }
 
 func (c *Command) runFiles(ctx context.Context, runner *Runner, report *Report) error {

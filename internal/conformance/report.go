@@ -29,7 +29,7 @@ type Report struct {
 	SkippedBy       map[string]int `json:"skipped_by"`       // operation, or "skd" and derivation, to count
 	Files           []FileCount    `json:"files"`
 	Results         []Result       `json:"results,omitempty"` // every vector, in order
-	Interrupted     bool           `json:"interrupted,omitempty"`
+	Stopped         string         `json:"stopped,omitempty"` // why not every vector was run
 }
 
 // NewReport makes an empty report.
@@ -104,8 +104,8 @@ func (r *Report) WriteText(w io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.SkippedBy)) {
 		lines = append(lines, fmt.Sprintf("skipped %s: %d", name, r.SkippedBy[name]))
 	}
-	if r.Interrupted {
-		lines = append(lines, "interrupted: not every vector was run")
+	if r.Stopped != "" {
+		lines = append(lines, "not every vector was run: "+r.Stopped)
 	}
 	lines = append(lines,
 		fmt.Sprintf("passed in the token %d, in software only %d, uncertain sources %d passed %d failed",
