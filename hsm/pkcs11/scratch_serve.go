@@ -109,7 +109,8 @@ func openForScratch(setup *scratch.Setup) (*Scratch, error) {
 // checkOwnDir makes sure that a token is only ever made in a directory that
 // was made for it: named so, private, and owned by this user.
 func checkOwnDir(dir string) error {
-	if !filepath.IsAbs(dir) || !strings.HasPrefix(filepath.Base(dir), scratch.DirPrefix) {
+	// No quote: the path becomes part of a parameter string of NSS.
+	if !filepath.IsAbs(dir) || !strings.HasPrefix(filepath.Base(dir), scratch.DirPrefix) || strings.ContainsAny(dir, `'"`) {
 		return errors.New("the scratch directory is not one that was made for it")
 	}
 	var st unix.Stat_t
@@ -123,7 +124,7 @@ func checkOwnDir(dir string) error {
 }
 
 // nssArgs are the parameters of NSS softokn for a database in dir, whose token
-// gets the label. Both are names of our own without quotes.
+// gets the label. Neither has quotes: see checkOwnDir.
 func nssArgs(dir, label string) string {
 	return fmt.Sprintf("configdir='sql:%s' certPrefix='' keyPrefix='' secmod='secmod.db' dbTokenDescription='%s' flags=", dir, label)
 }

@@ -1,0 +1,89 @@
+package pkcs11
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tapseal/tapseal/hsm/admin"
+)
+
+func TestInventory(t *testing.T) {
+	forEachProvider(t, func(t *testing.T, p provider) {
+		tt := newTestToken(t, p, 3)
+		objects := tt.act(t, admin.Act{Operation: admin.Inventory}).Objects
+		if len(objects) != 3 {
+			t.Fatalf("%d objects", len(objects))
+		}
+		for _, o := range objects {
+			if len(o.ID) != 16 || o.Label != "test" || len(o.Faults) != 0 || (len(o.CheckValue) == 3) == p.nss {
+				t.Errorf("%+v", o)
+			}
+		}
+	})
+}
+
+func TestInitTokenNeverTouchesOneThatExists(t *testing.T) {
+	forEachProvider(t, func(t *testing.T, p provider) {
+		tt := newTestToken(t, p, 1)
+		var failure *admin.ActError
+		if _, err := tt.run(admin.Act{Operation: admin.InitToken}); !errors.As(err, &failure) {
+			t.Errorf("got %v", err)
+		}
+		must(t, tt.open(t).Prove(tt.id(0)))
+	})
+}
+
+func TestActsThatAreRefused(t *testing.T) {
+	tt := newTestToken(t, provider{}, 0)
+	wrongPIN := filepath.Join(t.TempDir(), "pin")
+	must(t, os.WriteFile(wrongPIN, []byte("99999999"), 0o600))
+	same := admin.DemoKey{Label: "test"} // K1 = K2
+	key := admin.DemoKey{Label: "test", Value: [16]byte{1}}
+	for name, act := range map[string]admin.Act{
+		"no operation":     {},
+		"unknown":          {Operation: "destroy"},
+		"label":            {Operation: admin.InitToken, TokenLabel: "production"},
+		"long label":       {Operation: admin.InitToken, TokenLabel: admin.LabelPrefix + strings.Repeat("x", 32)},
+		"no key":           {Operation: admin.ImportDemoKey},
+		"key in inventory": {Operation: admin.Inventory, Key: &key},
+		"equal halves":     {Operation: admin.ImportDemoKey, Key: &same},
+		"wrong PIN":        {Operation: admin.ImportDemoKey, Key: &key, PINFile: wrongPIN},
+		"no pin file":      {Operation: admin.ImportDemoKey, Key: &key, PINFile: wrongPIN + ".none"},
+		"other token":      {Operation: admin.Inventory, TokenLabel: admin.LabelPrefix + "-none"},
+	} {
+		if _, err := tt.run(act); err == nil {
+			t.Errorf("%s: done", name)
+		}
+	}
+	if objects := tt.act(t, admin.Act{Operation: admin.Inventory}).Objects; len(objects) != 0 {
+		t.Errorf("%d objects were made", len(objects))
+	}
+}
+
+// What the client refuses, the process refuses too: it reads orders itself.
+func TestAdminProcessChecksTheOrder(t *testing.T) {
+	tt := newTestToken(t, provider{}, 0)
+	for _, order := range []string{
+		``, `{`, `{}`, `{"module":"m"}`, `[]`,
+		`{"module":"` + tt.cfg.Module + `","operation":"init-token","token_label":"production","pin_file":"` + tt.pinFile + `"}`,
+		`{"module":"` + tt.cfg.Module + `","operation":"inventory","token_label":"` + testLabel + `","pin_file":"` + tt.pinFile + `","extra":1}`,
+		`{"module":"` + tt.cfg.Module + `","operation":"import-demo-key","token_label":"` + testLabel + `","pin_file":"` + tt.pinFile +
+			`","key":{"label":"x","value":"00112233"}}`,
+	} {
+		var out bytes.Buffer
+		if err := ServeAdmin(strings.NewReader(order), &out); err == nil {
+			t.Errorf("done: %.40s", order)
+		}
+		if strings.Contains(out.String(), "00112233") {
+			t.Error("the reply shows a key value")
+		}
+		var failure *admin.ActError
+		if _, err := admin.ReadReply(&out); !errors.As(err, &failure) {
+			t.Errorf("reply: %v", err)
+		}
+	}
+}
