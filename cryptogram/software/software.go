@@ -12,8 +12,15 @@ import (
 	"github.com/tapseal/tapseal/cryptogram"
 )
 
-// nodes is the root key and all derived ones, by cryptogram.KeyNode.
-type nodes [1 + cryptogram.MaxDerivations][16]byte
+// A node is the root key or a derived one. Its cipher is made at first use:
+// the key schedule costs more than the few blocks under it.
+type node struct {
+	key    [16]byte
+	cipher cipher.Block
+}
+
+// nodes are indexed by cryptogram.KeyNode.
+type nodes [1 + cryptogram.MaxDerivations]node
 
 // Execute runs p under the issuer key and overwrites o. It takes scratch plans
 // too: see cryptogram.Validate.
@@ -23,17 +30,17 @@ func Execute(key [16]byte, p *cryptogram.Plan, o *cryptogram.Outcome) error {
 		return fmt.Errorf("executing plan: %w", err)
 	}
 	var n nodes
-	n[cryptogram.RootKey] = key
+	n[cryptogram.RootKey].key = key
 	for i := range p.Derivations[:p.NumDerivations] {
 		d := &p.Derivations[i]
-		derive(&n[d.Parent], &d.Input, &n[i+1])
+		n[d.Parent].derive(&d.Input, &n[i+1].key)
 	}
 	for i := range p.Steps[:p.NumSteps] {
 		s := &p.Steps[i]
 		if s.Requires != 0 && o.Steps[s.Requires-1].Status != cryptogram.Matched {
 			continue
 		}
-		result := compute(s, &n)
+		result := n.compute(s)
 		conclude(s, &result, &o.Steps[i])
 	}
 	return nil
@@ -54,24 +61,35 @@ func CheckValue(key []byte) (cv [3]byte) {
 	return [3]byte(block[:3])
 }
 
-func derive(parent, in, out *[16]byte) {
-	c := tripleDES(parent)
+func (n *node) tripleDES() cipher.Block {
+	if n.cipher == nil {
+		n.cipher = tripleDES(&n.key)
+	}
+	return n.cipher
+}
+
+func (n *node) derive(in, out *[16]byte) {
+	c := n.tripleDES()
 	c.Encrypt(out[:8], in[:8])
+	if [8]byte(in[8:]) == [8]byte(in[:8]) {
+		copy(out[8:], out[:8]) // KL‖KL
+		return
+	}
 	c.Encrypt(out[8:], in[8:])
 }
 
-func compute(s *cryptogram.Step, n *nodes) (result [cryptogram.BlockBytes]byte) {
+func (n *nodes) compute(s *cryptogram.Step) (result [cryptogram.BlockBytes]byte) {
 	data := s.Data[:s.DataBytes]
-	if s.Op == cryptogram.RetailMAC {
+	if s.Op == cryptogram.RetailMAC && len(data) > cryptogram.BlockBytes {
 		// Left is KL‖KL, under which triple DES is single DES.
-		left := mustCipher(des.NewCipher(n[s.Left][:8]))
+		left := mustCipher(des.NewCipher(n[s.Left].key[:8]))
 		for ; len(data) > cryptogram.BlockBytes; data = data[cryptogram.BlockBytes:] {
 			subtle.XORBytes(result[:], result[:], data)
 			left.Encrypt(result[:], result[:])
 		}
 	}
 	subtle.XORBytes(result[:], result[:], data)
-	tripleDES(&n[s.Key]).Encrypt(result[:], result[:])
+	n[s.Key].tripleDES().Encrypt(result[:], result[:])
 	return result
 }
 
