@@ -37,7 +37,9 @@ type conn struct {
 
 	// Guarded by pool.mu.
 	phase    phase
-	stalled  bool // the oldest call is older than StallAfter
+	stalled  bool   // calls are out, and nothing has come back for StallAfter
+	received uint64 // reads that brought something
+	progress progress
 	pending  pending
 	out      outbox
 	written  uint64 // ids below were handed to the socket
@@ -81,7 +83,9 @@ func (c *conn) wake() {
 }
 
 // write sends what is queued until the connection is closed. While one write
-// is under way the next items collect, so batches grow with the load.
+// is under way the next items collect, so batches grow with the load. A write
+// by the submitter itself would spare a lone call a third of its CPU, but costs
+// many single callers seven times more: each would write alone.
 func (c *conn) write() {
 	p := c.pool
 	var buf []byte

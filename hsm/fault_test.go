@@ -154,20 +154,34 @@ func TestTokenFailureIsTriedElsewhere(t *testing.T) {
 			return c.replyWith(items, statusReply(frame.StatusTokenFailure))
 		}
 	}
+	unknown := func(p *peer) {
+		p.handle = func(c *peerConn, items []frame.Item) error {
+			return c.replyWith(items, statusReply(frame.StatusKeyUnknown))
+		}
+	}
+	unproven := func(p *peer) {
+		p.handle = func(c *peerConn, items []frame.Item) error {
+			return c.replyWith(items, statusReply(frame.StatusKeyUnproven))
+		}
+	}
 	for _, tc := range []struct {
 		name    string
+		first   func(*peer)
 		second  func(*peer)
 		alone   bool
 		want    Answer
 		retried uint64
 	}{
-		{"second is well", nil, false, Matched, 1},
-		{"second fails too", fails, false, TokenFailure, 1},
-		{"no second", nil, true, TokenFailure, 0},
+		{"second is well", fails, nil, false, Matched, 1},
+		{"second fails too", fails, fails, false, TokenFailure, 1},
+		{"no second", fails, nil, true, TokenFailure, 0},
+		{"key is known to the second", unknown, nil, false, Matched, 1},
+		{"key is known to nobody", unknown, unknown, false, KeyUnknown, 1},
+		{"a refusal is final", unproven, nil, false, KeyUnproven, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := socketDir(t)
-			startPeer(t, dir, "worker-0.sock", fails)
+			startPeer(t, dir, "worker-0.sock", tc.first)
 			p := startPool(t, dir, nil)
 			waitOpen(t, p, 1) // the first in the list gets the call
 			if !tc.alone {
@@ -330,6 +344,36 @@ func TestStalledWorkerGetsNoNewCalls(t *testing.T) {
 			t.Fatalf("call %d: answer %v", i, c.Answer)
 		}
 	}
+}
+
+// A worker that does not read makes nobody wait and costs bounded memory.
+func TestWorkerThatDoesNotRead(t *testing.T) {
+	dir := socketDir(t)
+	block := make(chan struct{})
+	startPeer(t, dir, "worker-0.sock", func(p *peer) {
+		p.handle = func(*peerConn, []frame.Item) error { <-block; return nil }
+	})
+	p := startPool(t, dir, func(o *Options) { o.MaxInFlight = 30000 })
+	waitOpen(t, p, 1)
+	l := newLedger()
+	calls := l.calls(t, 30000, 700*time.Millisecond)
+	begin := time.Now()
+	p.Submit(calls...)
+	if d := time.Since(begin); d > 500*time.Millisecond {
+		t.Errorf("Submit took %v", d)
+	}
+	p.mu.Lock()
+	unsent := len(p.conns[0].out.bytes)
+	p.mu.Unlock()
+	if s := p.Stats(); s.Waiting == 0 || s.InFlight != 30000 {
+		t.Errorf("not the queue that was meant: %+v", s)
+	}
+	if unsent > maxUnsentBytes+frame.HeaderBytes+frame.MaxItemBytes {
+		t.Errorf("%d bytes are queued for one connection", unsent)
+	}
+	l.wait(t, calls)
+	wantAll(t, calls, DeadlineExceeded)
+	close(block)
 }
 
 // The supervisor's listener accepts for a dead worker: nobody answers Hello.

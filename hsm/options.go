@@ -26,7 +26,7 @@ type Options struct {
 	MaxInFlight    int           // calls in the pool, waiting ones included; beyond it they are Overloaded
 	ConnectTimeout time.Duration // for connect and handshake together
 	NoWorkerGrace  time.Duration // calls wait this long for a worker after the last one was lost
-	StallAfter     time.Duration // a connection whose oldest call is older is avoided
+	StallAfter     time.Duration // a connection with calls out and no reply for so long is avoided
 	HealthTimeout  time.Duration // for one worker's answer to Health
 
 	Log *slog.Logger // connection events; nil discards them

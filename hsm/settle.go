@@ -15,6 +15,7 @@ func (p *Pool) settle(c *conn, in *inbox, f *finisher) error {
 		p.mu.Unlock()
 		return errPoolClosed
 	}
+	c.received++
 	var err error
 	for i := range in.replies {
 		if err = p.settleReply(c, &in.replies[i], f); err != nil {
@@ -59,7 +60,7 @@ func (p *Pool) settleReply(c *conn, r *frame.Reply, f *finisher) error {
 		return fmt.Errorf("%w: reply does not fit its request", frame.ErrFrame)
 	}
 	c.pending.remove(r.ID)
-	if r.Status == frame.StatusTokenFailure && call.state.attempts < maxAttempts {
+	if mayDiffer(r.Status) && call.state.attempts < maxAttempts {
 		if other := p.choose(c); other != nil {
 			p.stats.Retries++
 			other.send(call, p.clock.nanos())
@@ -70,6 +71,12 @@ func (p *Pool) settleReply(c *conn, r *frame.Reply, f *finisher) error {
 	call.ARPC, call.ARPCBytes = r.ARPC, r.ARPCBytes
 	f.done = append(f.done, call)
 	return nil
+}
+
+// mayDiffer reports whether another worker may well answer otherwise: its token
+// works, or it has read a newer manifest. Nothing was compared.
+func mayDiffer(s frame.Status) bool {
+	return s == frame.StatusTokenFailure || s == frame.StatusKeyUnknown
 }
 
 // drained reports whether a connection that is going away has nothing left.

@@ -45,8 +45,7 @@ func (p *Pool) sweep(f *finisher) bool {
 	p.refused = p.refused[:0]
 	for _, c := range p.conns {
 		f.done = p.expire(c, now, f.done)
-		sent, busy := c.pending.oldestSent()
-		c.stalled = busy && now-sent > int64(p.o.StallAfter)
+		c.stalled = c.stalledFor(now) > p.o.StallAfter
 		if c.drained() {
 			drained = append(drained, c)
 		}
@@ -60,6 +59,25 @@ func (p *Pool) sweep(f *finisher) bool {
 		p.lose(c, errDrained)
 	}
 	return idle
+}
+
+// progress is what the sweeper last saw of a connection.
+type progress struct {
+	received uint64
+	at       int64
+}
+
+// stalledFor is how long calls have been out while nothing came back. A long
+// queue that moves is not a stall.
+func (c *conn) stalledFor(now int64) time.Duration {
+	if c.received != c.progress.received {
+		c.progress = progress{received: c.received, at: now}
+	}
+	sent, busy := c.pending.oldestSent()
+	if !busy {
+		return 0
+	}
+	return time.Duration(now - max(sent, c.progress.at))
 }
 
 // expire moves the connection's calls that are past their deadline to done.
