@@ -121,8 +121,8 @@ func TestDuplicateIDIsRefused(t *testing.T) {
 
 func TestWrongAttributesAreRefused(t *testing.T) {
 	wrong := []struct {
-		name    string
-		change  attribute
+		name   string
+		change attribute
 		// softhsm: NSS softokn has no such attribute, or stores every secret
 		// token key as sensitive and private, whatever the template says.
 		softhsm bool

@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +26,8 @@ func ServeScratch(r io.Reader, w io.Writer) error {
 	if !lines.Scan() {
 		return errors.Join(errors.New("scratch process got no setup"), lines.Err())
 	}
-	var setup scratch.Setup
-	if err := json.Unmarshal(lines.Bytes(), &setup); err != nil {
+	setup, err := scratch.DecodeSetup(lines.Bytes())
+	if err != nil {
 		return fmt.Errorf("scratch setup: %w", err)
 	}
 	token, err := openForScratch(&setup)

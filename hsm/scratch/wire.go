@@ -1,10 +1,12 @@
 package scratch
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/tapseal/tapseal/cryptogram"
 )
@@ -117,8 +119,8 @@ func AppendRequest(b []byte, r *Request) ([]byte, error) {
 // does that.
 func DecodeRequest(line []byte, r *Request) error {
 	var m wireRequest
-	if err := json.Unmarshal(line, &m); err != nil {
-		return quiet(err)
+	if err := strictly(line, &m); err != nil {
+		return err
 	}
 	*r = Request{}
 	if len(m.Derivations) > len(r.Plan.Derivations) || len(m.Steps) > len(r.Plan.Steps) {
@@ -178,8 +180,8 @@ func AppendReply(b []byte, o *cryptogram.Outcome, steps int, failure error) ([]b
 // back as *RequestError.
 func DecodeReply(line []byte, o *cryptogram.Outcome) error {
 	var m wireReply
-	if err := json.Unmarshal(line, &m); err != nil {
-		return quiet(err)
+	if err := strictly(line, &m); err != nil {
+		return err
 	}
 	if m.Error != "" {
 		return &RequestError{Text: m.Error}
@@ -220,6 +222,27 @@ func fixed(dst, v []byte, what string) error {
 		return fmt.Errorf("%s: want %d bytes, got %d", what, len(dst), len(v))
 	}
 	copy(dst, v)
+	return nil
+}
+
+// DecodeSetup reads a setup line.
+func DecodeSetup(line []byte) (Setup, error) {
+	var s Setup
+	err := strictly(line, &s)
+	return s, err
+}
+
+// strictly decodes one JSON value with known fields only: another program at
+// the other end must not pass for a scratch process.
+func strictly(line []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return quiet(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("line has more than one value")
+	}
 	return nil
 }
 
