@@ -45,8 +45,16 @@ var commonElements = []struct {
 	tag   cryptogram.Tag
 	bytes int
 }{
-	{0x9F02, 6}, {0x9F03, 6}, {0x9F1A, 2}, {0x95, 5}, {0x5F2A, 2},
-	{0x9A, 3}, {0x9C, 1}, {0x9F37, 4}, {0x82, 2}, {0x9F36, 2},
+	{0x9F02, 6},
+	{0x9F03, 6},
+	{0x9F1A, 2},
+	{0x95, 5},
+	{0x5F2A, 2},
+	{0x9A, 3},
+	{0x9C, 1},
+	{0x9F37, 4},
+	{0x82, 2},
+	{0x9F36, 2},
 }
 
 // A tap is one transaction of a published vector, as a caller would send it.

@@ -139,7 +139,7 @@ func (c *CardData) set(el element, tag Tag, v []byte) error {
 	if c.has(el) {
 		return TagError{tag, "duplicate"}
 	}
-	problem := ""
+	var problem string
 	switch el {
 	case elIAD:
 		problem = c.setIAD(v)

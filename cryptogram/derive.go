@@ -1,7 +1,7 @@
 package cryptogram
 
 import (
-	"crypto/sha1" //nolint:gosec // Option B is defined over SHA-1; it hashes public digits
+	"crypto/sha1" // Option B is defined over SHA-1; it hashes public digits
 	"errors"
 )
 
@@ -77,10 +77,10 @@ func optionBHash(digits []byte) [sha1.Size]byte {
 	var buf [(MaxPANDigits + 3) / 2]byte
 	n := (len(digits) + 1) / 2
 	if n > len(buf) {
-		return sha1.Sum(OptionBHashInput(digits)) //nolint:gosec // see the import
+		return sha1.Sum(OptionBHashInput(digits)) // see the import
 	}
 	packDigits(buf[:n], digits)
-	return sha1.Sum(buf[:n]) //nolint:gosec // see the import
+	return sha1.Sum(buf[:n]) // see the import
 }
 
 // packDigits packs ASCII digits into b, right-aligned; digits fit.

@@ -98,7 +98,7 @@ func TestSelectProfile(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			iad := iadOf(unhex(t, tt.iad))
 			p, dki, err := cryptogram.SelectProfile(tt.scheme, iad)
-			got := ""
+			var got string
 			if err != nil {
 				got = err.Error()
 			} else {

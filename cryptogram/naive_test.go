@@ -5,8 +5,8 @@ package cryptogram_test
 // a slip of one of them.
 
 import (
-	"crypto/des"  //nolint:gosec // as in the package
-	"crypto/sha1" //nolint:gosec // as in the package
+	"crypto/des"  // as in the package
+	"crypto/sha1" // as in the package
 	"encoding/hex"
 	"strings"
 )

@@ -99,10 +99,8 @@ type tagSet struct {
 
 // add reports whether t is new.
 func (s *tagSet) add(t Tag) bool {
-	word, bit := &s.one[0], uint(0)
-	if t <= 0xFF {
-		word, bit = &s.one[t/64], uint(t%64)
-	} else {
+	word, bit := &s.one[t&0xFF/64], uint(t%64)
+	if t > 0xFF {
 		i := t>>14<<7 | t&0x7F // class ‖ second byte
 		word, bit = &s.two[i/64], uint(i%64)
 	}

@@ -5,7 +5,7 @@ package software
 
 import (
 	"crypto/cipher"
-	"crypto/des" //nolint:gosec // EMV cryptograms of these profiles are DES based
+	"crypto/des" // EMV cryptograms of these profiles are DES based
 	"crypto/subtle"
 	"fmt"
 
