@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -10,34 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 )
-
-var errUndecodable = errors.New("request: is not a message of this method")
-
-// undecodable turns gRPC's own answer to bytes that are no message, INTERNAL,
-// into what it is: the caller's fault.
-func undecodable(err error) error {
-	if status.Code(err) == codes.Internal {
-		return invalid(errUndecodable)
-	}
-	return err
-}
-
-// serviceDesc is the generated description with undecodable around the
-// decoding of unary requests.
-func serviceDesc() *grpc.ServiceDesc {
-	d := tapsealv1.CryptogramService_ServiceDesc
-	d.Methods = append([]grpc.MethodDesc(nil), d.Methods...)
-	for i := range d.Methods {
-		inner := d.Methods[i].Handler
-		d.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, ic grpc.UnaryServerInterceptor) (any, error) {
-			return inner(srv, ctx, func(m any) error { return undecodable(decode(m)) }, ic)
-		}
-	}
-	return &d
-}
 
 // recoverUnary answers INTERNAL for a handler that panics.
 func (e *engine) recoverUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (resp any, err error) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/hsm"
 	"github.com/tapseal/tapseal/internal/config"
@@ -138,6 +139,7 @@ func (d *daemon) makeGRPC(creds credentials.TransportCredentials) {
 	l := &d.cfg.Limits
 	d.grpc = grpc.NewServer(
 		grpc.Creds(creds),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.ChainUnaryInterceptor(d.engine.recoverUnary),
 		grpc.ChainStreamInterceptor(d.engine.recoverStream),
 		grpc.MaxRecvMsgSize(l.MessageBytes),
@@ -152,7 +154,7 @@ func (d *daemon) makeGRPC(creds credentials.TransportCredentials) {
 			MaxConnectionIdle: time.Duration(l.IdleSec) * time.Second,
 		}),
 	)
-	d.grpc.RegisterService(serviceDesc(), &service{e: d.engine})
+	tapsealv1.RegisterCryptogramServiceServer(d.grpc, &service{e: d.engine})
 	d.health = health.NewServer()
 	d.engine.announceStart(d.health)
 	healthpb.RegisterHealthServer(d.grpc, d.health)

@@ -108,7 +108,10 @@ func (s *stream) receiveAll(g tapsealv1.CryptogramService_VerifyCryptogramsServe
 	for {
 		m, err := g.Recv()
 		if err != nil {
-			return undecodable(err)
+			return err
+		}
+		if err := decoded(m); err != nil {
+			return err
 		}
 		taps := m.GetTaps()
 		if len(taps) == 0 {

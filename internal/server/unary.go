@@ -26,6 +26,9 @@ type service struct {
 
 // VerifyCryptogram verifies one tap.
 func (s *service) VerifyCryptogram(ctx context.Context, m *tapsealv1.VerifyCryptogramRequest) (*tapsealv1.VerifyCryptogramResponse, error) {
+	if err := decoded(m); err != nil {
+		return nil, err
+	}
 	v := &tapsealv1.Verification{}
 	err := s.one(ctx, m.GetTap(), audit.MethodVerify, cryptogram.Response{}, func(t *tap) { writeVerification(v, t) })
 	if err != nil {
@@ -36,6 +39,9 @@ func (s *service) VerifyCryptogram(ctx context.Context, m *tapsealv1.VerifyCrypt
 
 // Respond verifies one tap and makes its response cryptogram in the same plan.
 func (s *service) Respond(ctx context.Context, m *tapsealv1.RespondRequest) (*tapsealv1.RespondResponse, error) {
+	if err := decoded(m); err != nil {
+		return nil, err
+	}
 	r, err := readDecision(m)
 	if err != nil {
 		return nil, invalid(err)

@@ -126,7 +126,7 @@ func (c *Case) Wipe() {
 // resolveError keeps the errors that are made to be shown and hides any other.
 func resolveError(err error) error {
 	var re *keys.ResolveError
-	var te *cryptogram.TagError
+	var te cryptogram.TagError
 	if errors.As(err, &re) || errors.As(err, &te) {
 		return err
 	}

@@ -140,7 +140,7 @@ func parseSubject(t *Tap) (pan cryptogram.PAN, psn cryptogram.PSN, err error) {
 // inField adds the field to an error of the domain, unless it names a tag
 // itself. The domain's errors never carry a value.
 func inField(field string, err error) error {
-	var tag *cryptogram.TagError
+	var tag cryptogram.TagError
 	if errors.As(err, &tag) {
 		return err
 	}
