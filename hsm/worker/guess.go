@@ -20,9 +20,11 @@ const (
 // and no PAN is kept.
 //
 // A full set gives up its entry with the lowest count, and the newcomer
-// inherits that count and its window. So a subject is never counted lower
-// than it deserves because others pushed it out, at most some newcomer higher
-// by what its set's least guessed entry had.
+// inherits that count and its window; who is not in a full set counts as much
+// as that entry. So within a window nobody is counted lower than deserved
+// because a flood of others pushed the entry out. To be counted too high a set
+// must have all its entries at the limit: with the defaults 8.6 billion
+// mismatches an hour over the table.
 type guessTable struct {
 	seed   maphash.Seed
 	limit  uint32
@@ -57,13 +59,16 @@ func (t *guessTable) exhausted(subject uint64, now int64) bool {
 	set := &t.sets[subject%guessSets]
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	below := false // some entry that the subject could displace is below the limit
 	for i := range set {
 		e := &set[i]
-		if e.count >= t.limit && e.subject == subject {
-			return now-e.started < t.window
+		spent := e.count >= t.limit && now-e.started < t.window
+		if e.subject == subject && e.count > 0 {
+			return spent
 		}
+		below = below || !spent
 	}
-	return false
+	return !below
 }
 
 // mismatched counts one wrong cryptogram.

@@ -3,6 +3,7 @@ package worker
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -92,6 +93,9 @@ func NewServer(o Options) (*Server, error) {
 	s := &Server{
 		o: o, keys: newKeyTable(o.Manifest), guesses: newGuessTable(o.Guess), clock: c,
 		conns: map[*conn]struct{}{}, dead: make(chan error, 1),
+	}
+	if n := len(s.keys.entries); n > frame.MaxKeys {
+		return nil, fmt.Errorf("the manifest has %d keys, a worker serves at most %d", n, frame.MaxKeys)
 	}
 	w := frame.Welcome{Keys: uint32(len(s.keys.entries))}
 	_, _ = rand.Read(w.Epoch[:]) // never fails
