@@ -25,7 +25,11 @@ func (p *Pool) connect(ctx context.Context, worker string) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
-	nc := dialed.(*net.UnixConn)
+	nc, ok := dialed.(*net.UnixConn)
+	if !ok {
+		_ = dialed.Close()
+		return nil, errors.New("connecting: not a Unix socket")
+	}
 	interrupt := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	c := newConn(p, worker, nc)
 	err = c.handshake()
