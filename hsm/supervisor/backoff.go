@@ -9,14 +9,14 @@ import (
 const (
 	// firstPause follows the first restart, which is immediate.
 	firstPause = 50 * time.Millisecond
-	// longestPause leaves a second for the start itself: service must be back
-	// 2 s after what was broken is mended.
-	longestPause = time.Second
+	// longestPause leaves time for the start itself on a busy machine: service
+	// must be back 2 s after what was broken is mended.
+	longestPause = 500 * time.Millisecond
 	// healthyAfter is how long a worker must have served to count as healthy.
 	healthyAfter = time.Second
 )
 
-// A backoff gives the pauses before starts: none, 50 ms, 100 ms … 1 s.
+// A backoff gives the pauses before starts: none, 50 ms, 100 ms … 500 ms.
 type backoff struct{ next time.Duration }
 
 // pause is how long to wait before the next start.

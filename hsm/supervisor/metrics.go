@@ -97,11 +97,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// serveMetrics listens on metrics_listen until stop.
-func (s *Supervisor) serveMetrics() (stop func(), err error) {
+// listenMetrics serves on metrics_listen until stop.
+func (s *Supervisor) listenMetrics() (stop func(), addr string, err error) {
 	l, err := net.Listen("tcp", s.c.Metrics)
 	if err != nil {
-		return nil, Problem{"metrics_listen", err.Error()}
+		return nil, "", Problem{"metrics_listen", err.Error()}
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newMetrics(s))
@@ -120,5 +120,5 @@ func (s *Supervisor) serveMetrics() (stop func(), err error) {
 		defer cancel()
 		_ = srv.Shutdown(ctx)
 		<-done
-	}, nil
+	}, l.Addr().String(), nil
 }

@@ -152,11 +152,12 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	defer page.close()
 	if s.c.Metrics != "" {
-		stop, err := s.serveMetrics()
+		stop, addr, err := s.listenMetrics()
 		if err != nil {
 			return err
 		}
 		defer stop()
+		s.log.Info("metrics", "listen", addr)
 	}
 	watch, stopWatch := context.WithCancel(context.Background())
 	defer stopWatch()
