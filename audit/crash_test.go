@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 func child(role, dir string, first int) *exec.Cmd {
-	cmd := exec.Command(os.Args[0]) //nolint:gosec // the test binary itself
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+role, childDir+"="+dir, childFirst+"="+strconv.Itoa(first))
 	cmd.Stderr = os.Stderr
 	return cmd
@@ -47,7 +47,7 @@ func child(role, dir string, first int) *exec.Cmd {
 // each record that was acknowledged.
 func childAppend() {
 	first, _ := strconv.Atoi(os.Getenv(childFirst))
-	j, err := Open(os.Getenv(childDir), Options{SegmentBytes: 64 << 10})
+	j, err := Open(os.Getenv(childDir), Options{SegmentBytes: 64 << 10, CommitInterval: -1})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
 		os.Exit(1)
@@ -256,7 +256,7 @@ func TestAFullDiskUnderLoad(t *testing.T) {
 	if !ok {
 		return
 	}
-	j := mustOpen(t, dir, Options{SegmentBytes: 64 << 10})
+	j := mustOpen(t, dir, Options{SegmentBytes: 64 << 10, CommitInterval: -1})
 	var mu sync.Mutex
 	acknowledged := make(map[string]bool)
 	var wg sync.WaitGroup

@@ -28,7 +28,7 @@ type osFile struct {
 }
 
 func newOSFile(f *os.File) segmentFile {
-	return &osFile{File: f, fd: int(f.Fd())} //nolint:gosec // a file descriptor is a small integer
+	return &osFile{File: f, fd: int(f.Fd())}
 }
 
 func (f *osFile) Allocate(off, size int64) error {
@@ -55,7 +55,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking journal: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a small integer
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, ErrLocked

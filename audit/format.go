@@ -102,7 +102,7 @@ type groupHeader struct {
 // reserved for and returns the chain value after it.
 func sealGroup(group []byte, records uint32, first uint64, before *chainValue, h *chainHasher) chainValue {
 	copy(group, groupMagic)
-	binary.BigEndian.PutUint32(group[4:], uint32(len(group)-groupHeaderBytes)) //nolint:gosec // ≤ maxGroupBytes
+	binary.BigEndian.PutUint32(group[4:], uint32(len(group)-groupHeaderBytes))
 	binary.BigEndian.PutUint32(group[8:], records)
 	binary.BigEndian.PutUint64(group[12:], first)
 	chain := h.after(before, group[:groupFixedBytes], group[groupHeaderBytes:])

@@ -203,7 +203,7 @@ func (j *Journal) take(kind Kind, recs []Record, done func(error)) error {
 		}
 		g.buf = b
 	}
-	g.records += uint32(len(recs)) //nolint:gosec // bounded by MaxPendingBytes
+	g.records += uint32(len(recs))
 	g.done = append(g.done, done)
 	j.signal()
 	return nil
@@ -232,7 +232,7 @@ func newWaiter() *waiter {
 // AppendWait appends one decision and waits until it is durable. If ctx ends
 // first its error is returned, and the record may or may not become durable.
 func (j *Journal) AppendWait(ctx context.Context, rec Record) error {
-	w := j.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool holds nothing else
+	w := j.waiters.Get().(*waiter) //nolint:errcheck // the pool holds nothing else
 	recs := [1]Record{rec}
 	j.Append(recs[:], w.done)
 	select {

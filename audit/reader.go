@@ -43,7 +43,7 @@ func readDir(dir string, yield func(Record, error) bool) error {
 	}
 	var st scanState
 	for i, n := range numbers {
-		if n != numbers[0]+uint64(i) { //nolint:gosec // an index is not negative
+		if n != numbers[0]+uint64(i) {
 			return &CorruptError{Segment: segmentName(n), Problem: "a segment before it is missing"}
 		}
 		if err := readSegment(dir, n, i == len(numbers)-1, &st, yield); err != nil {

@@ -78,7 +78,7 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, make([]byte, framePrefixBytes)...)
 	dst = append(dst, recordVersion, byte(r.Kind))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Time.UnixNano())) //nolint:gosec // two's complement both ways
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Time.UnixNano()))
 	dst = append(dst, byte(r.Method), r.Purpose, r.Verdict, r.Attempts)
 	dst = append(dst, r.Reasons[:]...)
 	dst = binary.BigEndian.AppendUint16(dst, r.Profile)
@@ -89,7 +89,7 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	dst = appendText(dst, r.KeySet)
 	dst = binary.AppendUvarint(dst, r.CutBytes)
 	body := dst[start+framePrefixBytes:]
-	binary.BigEndian.PutUint32(dst[start:], uint32(len(body))) //nolint:gosec // bounded by MaxFieldBytes
+	binary.BigEndian.PutUint32(dst[start:], uint32(len(body)))
 	binary.BigEndian.PutUint32(dst[start+4:], checksum(body))
 	return dst, nil
 }
@@ -129,7 +129,7 @@ func decodeBody(b []byte) (Record, error) {
 	}
 	r := Record{
 		Kind:       Kind(b[1]),
-		Time:       time.Unix(0, int64(binary.BigEndian.Uint64(b[2:]))).UTC(), //nolint:gosec // two's complement both ways
+		Time:       time.Unix(0, int64(binary.BigEndian.Uint64(b[2:]))).UTC(),
 		Method:     Method(b[10]),
 		Purpose:    b[11],
 		Verdict:    b[12],
@@ -144,8 +144,8 @@ func decodeBody(b []byte) (Record, error) {
 		if used <= 0 || n > MaxFieldBytes || uint64(len(b)-used) < n {
 			return Record{}, errRecordCut
 		}
-		*field = string(b[used : used+int(n)]) //nolint:gosec // n ≤ MaxFieldBytes
-		b = b[used+int(n):]                    //nolint:gosec // n ≤ MaxFieldBytes
+		*field = string(b[used : used+int(n)])
+		b = b[used+int(n):]
 	}
 	cut, used := binary.Uvarint(b)
 	if used <= 0 {

@@ -131,7 +131,7 @@ func (j *Journal) keepTorn(r io.ReaderAt, name string, torn *TornTailError) {
 
 // recordRecovery leaves a trace of the cut in the journal itself.
 func (j *Journal) recordRecovery(torn *TornTailError) error {
-	recs := []Record{{CutBytes: uint64(torn.Bytes)}} //nolint:gosec // a length
+	recs := []Record{{CutBytes: uint64(torn.Bytes)}}
 	if err := j.take(KindRecovered, recs, func(error) {}); err != nil {
 		return fmt.Errorf("opening journal: %w", err)
 	}
