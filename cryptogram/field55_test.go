@@ -75,6 +75,9 @@ func TestParseField55Malformed(t *testing.T) {
 		{"tag number zero", "9F0001AA", "field 55: object at byte 0: tag number zero in two bytes"},
 		{"unknown tag cut", "DF0105AA", "field 55: object at byte 0: value is cut short"},
 		{"5A not digits", "5A0812345678901234A6", "tag 5A: not decimal digits filled up with F"},
+		{"length of 127 in two bytes", "9F33817F" + strings.Repeat("00", 127), "tag 9F33: length is not in its shortest form"},
+		{"5A with a letter at the end", "5A08123456789012345A", "tag 5A: not decimal digits filled up with F"},
+		{"57 with a letter for the separator", "57081234567890123A45", "tag 57: no separator after the PAN"},
 		{"5F34 not digits", "5F34011A", "tag 5F34: not two decimal digits"},
 		{"9F27 of two bytes", "9F27028000", "tag 9F27: want 1 byte, got 2"},
 	}
@@ -109,6 +112,15 @@ func TestParseField55Limits(t *testing.T) {
 	}
 	if _, err := tp.requestFrom(b); err != nil {
 		t.Fatalf("1024 bytes: %v", err)
+	}
+}
+
+// TestTagsThatLookAlike: tags that differ only in class or only in length are
+// different tags, not duplicates.
+func TestTagsThatLookAlike(t *testing.T) {
+	alike := unhex(t, "1F360101"+"5F360101"+"9F36020001"+"DF360101"+"810101"+"410101"+"C10101")
+	if _, err := cryptogram.ParseField55(alike); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -32,7 +32,7 @@ const (
 // value is invalid.
 type SessionKeyMethod uint8
 
-// Session key methods, SCHEMES page section "Session keys" in docs/schemes.md.
+// Session key methods, as SessionKeyInput computes them.
 const (
 	SessionKeyNone       SessionKeyMethod = 1 // the ICC master key itself
 	SessionKeyEMVCommon  SessionKeyMethod = 2 // R = ATC ‖ 0^6
