@@ -68,8 +68,16 @@ func drawTransaction(t *rapid.T, d *cryptogram.TransactionData) {
 		name string
 		b    []byte
 	}{
-		{"9F02", d.AmountAuthorised[:]}, {"9F03", d.AmountOther[:]}, {"9F1A", d.TerminalCountry[:]}, {"95", d.TVR[:]},
-		{"5F2A", d.Currency[:]}, {"9A", d.Date[:]}, {"9C", d.Type[:]}, {"9F37", d.UN[:]}, {"82", d.AIP[:]}, {"9F36", d.ATC[:]},
+		{"9F02", d.AmountAuthorised[:]},
+		{"9F03", d.AmountOther[:]},
+		{"9F1A", d.TerminalCountry[:]},
+		{"95", d.TVR[:]},
+		{"5F2A", d.Currency[:]},
+		{"9A", d.Date[:]},
+		{"9C", d.Type[:]},
+		{"9F37", d.UN[:]},
+		{"82", d.AIP[:]},
+		{"9F36", d.ATC[:]},
 	} {
 		draw(t, f.name, f.b)
 	}
