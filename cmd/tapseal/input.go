@@ -54,7 +54,7 @@ func readInput(r io.Reader, in *verifyInput) error {
 		case name == "error":
 			return errors.New("standard input holds an error instead of a tap")
 		case !known:
-			return fmt.Errorf("standard input: unknown field %.40q", name)
+			return fmt.Errorf("standard input: unknown field%s", shown(name))
 		case seen[name]:
 			return fmt.Errorf("standard input: field %q comes twice", name)
 		}
@@ -73,6 +73,21 @@ func readInput(r io.Reader, in *verifyInput) error {
 		return errors.New("standard input goes on after the JSON object")
 	}
 	return nil
+}
+
+// shown is a field name for an error, unless it may be a misplaced value: names
+// have few digits, account numbers and cryptograms many.
+func shown(name string) string {
+	digits := 0
+	for _, r := range name {
+		if r >= '0' && r <= '9' {
+			digits++
+		}
+	}
+	if digits > 3 || len(name) > 40 {
+		return ""
+	}
+	return fmt.Sprintf(" %q", name)
 }
 
 // merge adds what the flags say. The same thing from both sides is an error.

@@ -44,6 +44,10 @@ const longestSocket = "worker-255.sock.new"
 // readyWithin is how long the first verified canary may take.
 const readyWithin = 30 * time.Second
 
+// developerTimeoutMS is the deadline of a request that sets none. A laptop in
+// the middle of a build may sync a journal more slowly than a terminal waits.
+const developerTimeoutMS = 2000
+
 // maxEarlyEndings of the supervisor before it was ever ready stop the start.
 // The first ones may be the fault of a killed predecessor that is still
 // letting go of the sockets.
@@ -201,6 +205,8 @@ func ensureDaemonConfig(path string) error {
 		Assignments: "assignments.yaml",
 		HSM:         config.HSM{SocketDir: "run"},
 		Journal:     config.Journal{Dir: "journal"},
+
+		DefaultTimeoutMS: developerTimeoutMS,
 	}
 	cfg.Complete()
 	data, err := cfg.Marshal()
