@@ -199,7 +199,7 @@ func TestHSMGoneAndBack(t *testing.T) {
 // TestDrainUnderLoad stops the daemon under load. Every decision that was
 // recorded reached its caller, and Run returns nil.
 func TestDrainUnderLoad(t *testing.T) {
-	r := newRig(t, "visa", func(r *rig) { r.cfg.DrainTimeoutMS = 2000 })
+	r := newRig(t, "visa", func(r *rig) { r.cfg.DrainTimeoutMS = 20_000 })
 	var answered, unanswered atomic.Int64
 	var wg sync.WaitGroup
 	for s := range 4 {
@@ -230,7 +230,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	if got, want := int64(len(r.records())), answered.Load(); got != want || want == 0 {
-		t.Errorf("%d decisions recorded, %d answers received", got, want)
+		t.Errorf("%d decisions recorded, %d answers received; log:\n%s", got, want, r.log)
 	}
 	if unanswered.Load() != 8 {
 		t.Errorf("%d callers were told to go elsewhere, want 8", unanswered.Load())

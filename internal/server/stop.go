@@ -19,10 +19,14 @@ func (e *engine) announceStart(h *health.Server) {
 	e.metrics.Serving(false)
 }
 
-// stop drains and closes. In the first half of the drain time callers finish
-// on their own: idle streams are ended, busy ones go on. In the second half
-// streams finish what they have taken and end with UNAVAILABLE, so every tap
-// that was looked at has its answer. Then the connections are cut.
+// streamGrace is how long streams go on after the stop began, so that a caller
+// who was about to finish one can. Callers cannot see a stop on a stream, so
+// longer would only be later.
+const streamGrace = 500 * time.Millisecond
+
+// stop drains and closes. At first streams go on, but for idle ones; then they
+// finish what they have taken and end with UNAVAILABLE, so every tap that was
+// looked at has its answer. At the end of the drain time connections are cut.
 func (d *daemon) stop(atOnce bool) error {
 	d.deps.Log.Info("draining")
 	d.health.Shutdown()
@@ -33,10 +37,10 @@ func (d *daemon) stop(atOnce bool) error {
 		d.grpc.GracefulStop()
 		close(graceful)
 	})
-	half := d.cfg.DrainTimeout() / 2
-	if atOnce || !waitFor(graceful, half) {
+	end := time.Now().Add(d.cfg.DrainTimeout())
+	if atOnce || !waitFor(graceful, min(streamGrace, d.cfg.DrainTimeout()/2)) {
 		close(d.engine.closing)
-		if !waitFor(graceful, half) {
+		if !waitFor(graceful, time.Until(end)) {
 			d.deps.Log.Warn("requests were cut off at the end of the drain time")
 			d.grpc.Stop()
 			<-graceful
