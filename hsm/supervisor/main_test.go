@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/tapseal/tapseal/hsm/internal/workertest"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/workertest"
 	"github.com/tapseal/tapseal/keys"
 )
 

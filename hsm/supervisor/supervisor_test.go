@@ -17,7 +17,7 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/frame"
-	"github.com/tapseal/tapseal/hsm/internal/workertest"
+	"github.com/tapseal/tapseal/internal/workertest"
 )
 
 const (

@@ -18,8 +18,8 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/frame"
-	"github.com/tapseal/tapseal/hsm/internal/workertest"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/workertest"
 )
 
 const patience = 20 * time.Second
