@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"testing"
@@ -57,7 +58,7 @@ func FuzzInbox(f *testing.F) {
 		}
 		whole, wholeHealthy, _, wholeErr := drain(bytes.NewReader(b))
 		cut, cutHealthy, _, cutErr := drain(&pieces{b, n})
-		if !cmp.Equal(whole, cut) || !slices.Equal(wholeHealthy, cutHealthy) || (wholeErr == io.EOF) != (cutErr == io.EOF) {
+		if !cmp.Equal(whole, cut) || !slices.Equal(wholeHealthy, cutHealthy) || errors.Is(wholeErr, io.EOF) != errors.Is(cutErr, io.EOF) {
 			t.Error("the cut changes what is read")
 		}
 		for _, r := range whole {

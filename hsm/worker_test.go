@@ -12,8 +12,8 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
-	"github.com/tapseal/tapseal/hsm/internal/workertest"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/workertest"
 )
 
 // startWorker runs the real server of a data worker on a socket, with keys in
