@@ -3,9 +3,11 @@ package pkcs11
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tapseal/tapseal/hsm/admin"
@@ -21,6 +23,34 @@ func TestInventory(t *testing.T) {
 		for _, o := range objects {
 			if len(o.ID) != 16 || o.Label != "test" || len(o.Faults) != 0 || (len(o.CheckValue) == 3) == p.nss {
 				t.Errorf("%+v", o)
+			}
+		}
+	})
+}
+
+// Processes that start together disturb each other in SoftHSM: finding the
+// token is tried again, the login is not.
+func TestManyProcessesStartTogether(t *testing.T) {
+	forEachProvider(t, func(t *testing.T, p provider) {
+		tt := newTestToken(t, p, 2)
+		const together, rounds = 8, 4
+		failures := make(chan error, together*rounds)
+		for range rounds {
+			var all sync.WaitGroup
+			for range together {
+				all.Go(func() {
+					res, err := tt.run(admin.Act{Operation: admin.Inventory})
+					if err == nil && len(res.Objects) != 2 {
+						err = fmt.Errorf("%d objects", len(res.Objects))
+					}
+					failures <- err
+				})
+			}
+			all.Wait()
+		}
+		for range together * rounds {
+			if err := <-failures; err != nil {
+				t.Error(err)
 			}
 		}
 	})

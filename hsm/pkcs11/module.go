@@ -58,15 +58,10 @@ func openModule(cfg Config) (*module, uint, error) {
 	}
 	pause := findFirstPause
 	for attempt := 1; ; attempt++ {
-		if err := m.initialise(); err != nil {
-			m.free()
-			return nil, 0, err
-		}
-		slot, err := m.findToken(cfg)
+		slot, err := m.initialiseAndFind(cfg)
 		if err == nil {
 			return m, slot, nil
 		}
-		m.finalise()
 		if attempt == findAttempts || errors.Is(err, errAmbiguous) {
 			m.free()
 			return nil, 0, err
@@ -74,6 +69,18 @@ func openModule(cfg Config) (*module, uint, error) {
 		time.Sleep(pause)
 		pause = min(2*pause, findMaxPause)
 	}
+}
+
+// initialiseAndFind leaves the module finalised when it fails.
+func (m *module) initialiseAndFind(cfg Config) (uint, error) {
+	if err := m.initialise(); err != nil {
+		return 0, err
+	}
+	slot, err := m.findToken(cfg)
+	if err != nil {
+		m.finalise()
+	}
+	return slot, err
 }
 
 func loadModule(cfg Config) (*module, error) {

@@ -23,7 +23,7 @@ func readPINFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pin file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read from
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("pin file: %w", err)

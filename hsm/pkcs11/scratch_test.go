@@ -203,6 +203,19 @@ func TestScratchLeavesNothing(t *testing.T) {
 	})
 }
 
+func TestScratchDirectoryThatSoftHSMCannotRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a=b")
+	must(t, os.Mkdir(dir, 0o700))
+	t.Setenv("TMPDIR", dir)
+	_, err := scratch.Start(context.Background(), scratch.Options{Binary: os.Args[0]})
+	if err == nil || !strings.Contains(err.Error(), "TMPDIR") {
+		t.Errorf("got %v", err)
+	}
+	if left := scratchDirs(t); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 func TestScratchProcessDies(t *testing.T) {
 	// A binary that is no tapseal-hsm: it ends without an answer.
 	_, err := scratch.Start(context.Background(), scratch.Options{Binary: "/bin/false"})

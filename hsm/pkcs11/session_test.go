@@ -232,6 +232,32 @@ func TestKeyDestroyedBehindTheWorker(t *testing.T) {
 	})
 }
 
+// Another process takes the key away: here, the files of SoftHSM's object.
+func TestKeyDestroyedByAnotherProcess(t *testing.T) {
+	tt := newTestToken(t, provider{}, 1)
+	token := tt.open(t)
+	v := tt.manifest.Sets[0].Versions[0]
+	must(t, token.Prove(v.ID))
+	files := must1(filepath.Glob(filepath.Join(filepath.Dir(os.Getenv("SOFTHSM2_CONF")), "tokens", "*", "*.object")))(t)
+	removed := 0
+	for _, f := range files {
+		if filepath.Base(f) != "token.object" {
+			must(t, os.Remove(f))
+			removed++
+		}
+	}
+	if removed != 1 {
+		t.Fatalf("%d objects", removed)
+	}
+	for range 2 {
+		job := worker.Job{Key: v.ID, Plan: canaryPlanFor(v)}
+		token.Execute([]*worker.Job{&job})
+		if job.Err == nil || job.Outcome != (cryptogram.Outcome{}) {
+			t.Error("a key that is gone served")
+		}
+	}
+}
+
 func TestTokenIsNamedExactly(t *testing.T) {
 	tt := newTestToken(t, provider{}, 0)
 	slot := uint(1 << 40)

@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"os"
 	"path/filepath"
 	"testing"
@@ -163,11 +162,6 @@ func must1[T any](v T, err error) func(testing.TB) T {
 		must(tb, err)
 		return v
 	}
-}
-
-func unhex(tb testing.TB, s string) []byte {
-	tb.Helper()
-	return must1(hex.DecodeString(s))(tb)
 }
 
 // canaryPlanFor is the plan that proves a key version.

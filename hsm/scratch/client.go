@@ -230,6 +230,9 @@ func FindSoftHSM() (string, error) {
 }
 
 func writeSoftHSMConfig(dir string) (string, error) {
+	if strings.ContainsAny(dir, "=#\n") {
+		return "", fmt.Errorf("SoftHSM cannot use a directory with '=' or '#' in its name: %q (hint: set TMPDIR)", dir)
+	}
 	tokens := filepath.Join(dir, "tokens")
 	if err := os.Mkdir(tokens, 0o700); err != nil {
 		return "", err
