@@ -48,8 +48,10 @@ func demoSets() []demoSet {
 			{"visa-cvn10", visa, "00"}, {"visa-cvn18", visa, "01"}, {"visa-cvn22", visa, "02"},
 		}},
 		{"mastercard-demo", cryptogram.SchemeMastercard, pyemvIssuerKey, []demoCard{
-			{"mastercard-cvn16", mastercard, "00"}, {"mastercard-cvn17", mastercard, "01"},
-			{"mastercard-cvn20", mastercard, "02"}, {"mastercard-cvn21", mastercard, "03"},
+			{"mastercard-cvn16", mastercard, "00"},
+			{"mastercard-cvn17", mastercard, "01"},
+			{"mastercard-cvn20", mastercard, "02"},
+			{"mastercard-cvn21", mastercard, "03"},
 		}},
 		{"interac-demo", cryptogram.SchemeInterac, pyemvIssuerKey, []demoCard{
 			{"interac-cvn133", "1234567890123456", "00"},

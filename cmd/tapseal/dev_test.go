@@ -231,6 +231,19 @@ func TestIncompleteDirectoryIsRefused(t *testing.T) {
 	}
 }
 
+// TestSupervisorThatCannotStart: the reason is in the message, not only in a log.
+func TestSupervisorThatCannotStart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dev")
+	copyTree(t, shared.dir, dir)
+	if err := os.Chmod(filepath.Join(dir, "pin"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := devCommand(dir).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "ended before it was ready") || !strings.Contains(string(out), "pin_file: mode is 0644") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestSupervisorComesBack kills the supervisor under a running daemon.
 func TestSupervisorComesBack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dev")

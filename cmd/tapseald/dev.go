@@ -69,11 +69,11 @@ func (c *DevCmd) ready(r devmode.Ready) {
 	if r.Made {
 		what = "made a token with published test keys in"
 	}
-	fmt.Printf("%s %s\n", what, r.Dir)
+	fmt.Fprintf(os.Stdout, "%s %s\n", what, r.Dir)
 	if r.Busy {
-		fmt.Printf("%s is busy, took another port\n", c.Listen)
+		fmt.Fprintf(os.Stdout, "%s is busy, took another port\n", c.Listen)
 	}
-	fmt.Printf(`ready on %s
+	fmt.Fprintf(os.Stdout, `ready on %s
 
 try in another terminal:
   export TAPSEAL_CONTEXT=%s

@@ -48,9 +48,8 @@ const (
 // dir, unless they are there and last long enough. The authority's key is used
 // twice and forgotten: nobody can make a third certificate later.
 func ensureCertificates(dir string, now time.Time) error {
-	fresh, err := certificatesFresh(dir, now)
-	if err != nil || fresh {
-		return err
+	if certificatesFresh(dir, now) {
+		return nil
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("making certificates: %w", err)
@@ -63,21 +62,21 @@ func ensureCertificates(dir string, now time.Time) error {
 
 // certificatesFresh reports whether every file is there, belongs together and
 // is valid for long enough. Whatever is wrong, the remedy is to make all anew.
-func certificatesFresh(dir string, now time.Time) (bool, error) {
+func certificatesFresh(dir string, now time.Time) bool {
 	ca, err := readCertificate(filepath.Join(dir, caFile))
 	if err != nil {
-		return false, nil
+		return false
 	}
 	for _, pair := range [][2]string{{serverFile, serverKeyFile}, {clientFile, clientKeyFile}} {
 		leaf, err := readCertificate(filepath.Join(dir, pair[0]))
 		if err != nil || leaf.CheckSignatureFrom(ca) != nil || !keyMatches(filepath.Join(dir, pair[1]), leaf) {
-			return false, nil
+			return false
 		}
 		if now.Before(leaf.NotBefore) || now.Add(renewalThreshold).After(leaf.NotAfter) {
-			return false, nil
+			return false
 		}
 	}
-	return true, nil
+	return true
 }
 
 func readCertificate(path string) (*x509.Certificate, error) {

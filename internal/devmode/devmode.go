@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -42,7 +43,7 @@ const maxSocketPathBytes = 107
 const longestSocket = "worker-255.sock.new"
 
 // readyWithin is how long the first verified canary may take.
-const readyWithin = 30 * time.Second
+const readyWithin = 15 * time.Second
 
 // developerTimeoutMS is the deadline of a request that sets none. A laptop in
 // the middle of a build may sync a journal more slowly than a terminal waits.
@@ -264,7 +265,13 @@ func (d *dev) serve(ctx context.Context, cfg *config.Daemon) error {
 			stopDaemon(fmt.Errorf("not ready after %s%s", readyWithin, lastLines(hsmLog.Name())))
 		}
 	}()
-	err = d.daemon(daemonCtx, cfg, log, serving)
+	err = d.daemon(daemonCtx, cfg, log, func(address string) {
+		if err := d.announce(address); err != nil {
+			stopDaemon(err)
+			return
+		}
+		close(serving)
+	})
 	stopSupervisor()
 	supervisorErr := <-supervisorDone
 	if cause := context.Cause(daemonCtx); cause != nil && ctx.Err() == nil {
@@ -274,7 +281,7 @@ func (d *dev) serve(ctx context.Context, cfg *config.Daemon) error {
 }
 
 // daemon runs the gRPC service in this process and tells when it is ready.
-func (d *dev) daemon(ctx context.Context, cfg *config.Daemon, log *slog.Logger, serving chan<- struct{}) error {
+func (d *dev) daemon(ctx context.Context, cfg *config.Daemon, log *slog.Logger, ready func(address string)) error {
 	var address atomic.Pointer[string]
 	return server.Run(ctx, *cfg, server.Deps{
 		Log:     log,
@@ -283,18 +290,18 @@ func (d *dev) daemon(ctx context.Context, cfg *config.Daemon, log *slog.Logger, 
 			s := a.GRPC.String()
 			address.Store(&s)
 		},
-		Serving: func() {
-			at := *address.Load()
-			path, err := d.writeContext(at)
-			if err != nil {
-				log.Error("writing the client context", "error", err.Error())
-			}
-			close(serving)
-			d.Options.Ready(Ready{
-				Address: at, Context: path, Dir: d.layout.Dir, Made: d.made, Busy: d.busy,
-			})
-		},
+		Serving: func() { ready(*address.Load()) },
 	})
+}
+
+// announce writes the client context and then tells who started us.
+func (d *dev) announce(address string) error {
+	path, err := d.writeContext(address)
+	if err != nil {
+		return fmt.Errorf("writing the client context: %w", err)
+	}
+	d.Ready(Ready{Address: address, Context: path, Dir: d.layout.Dir, Made: d.made, Busy: d.busy})
+	return nil
 }
 
 // writeContext tells the command line where the daemon is, in one step.
@@ -342,7 +349,7 @@ func lastLines(path string) string {
 	if err != nil || len(data) == 0 {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	lines := slices.Compact(strings.Split(strings.TrimSpace(string(data)), "\n"))
 	lines = lines[max(0, len(lines)-maxLines):]
 	return "\n  " + strings.Join(lines, "\n  ") + "\n  (" + path + ")"
 }

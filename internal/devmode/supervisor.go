@@ -90,7 +90,7 @@ func (c supervisorCommand) run(ctx context.Context) error {
 }
 
 func stop(stdin io.Closer, p *os.Process, done <-chan error) error {
-	if err := stdin.Close(); err != nil {
+	if err := stdin.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("stopping the supervisor: %w", err)
 	}
 	select {
@@ -98,7 +98,6 @@ func stop(stdin io.Closer, p *os.Process, done <-chan error) error {
 		return err
 	case <-time.After(stopWithin):
 		killed := p.Kill()
-		<-done
-		return errors.Join(fmt.Errorf("the supervisor did not stop within %s and was killed", stopWithin), killed)
+		return errors.Join(fmt.Errorf("the supervisor did not stop within %s and was killed", stopWithin), killed, <-done)
 	}
 }
