@@ -46,15 +46,16 @@ func (f fields) text(name string) (string, error) {
 	return s, nil
 }
 
-// bytes reads upper-case hexadecimal digits.
+// bytes reads hexadecimal digits. The schema writes them in upper case; lower
+// case means the same and is taken too.
 func (f fields) bytes(name string) ([]byte, error) {
 	s, err := f.text(name)
 	if err != nil {
 		return nil, err
 	}
 	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'A' || c > 'F') {
-			return nil, badField(f.prefix+name, "character %d is not an upper-case hexadecimal digit", i+1)
+		if c := s[i] | 0x20; (s[i] < '0' || s[i] > '9') && (c < 'a' || c > 'f') {
+			return nil, badField(f.prefix+name, "character %d is not a hexadecimal digit", i+1)
 		}
 	}
 	if len(s)%2 != 0 {
