@@ -34,6 +34,7 @@ type commandLine struct {
 	Worker    WorkerCmd    `cmd:"" hidden:"" help:"Be a worker of a supervisor."`
 	Admin     AdminCmd     `cmd:"" hidden:"" help:"Do one act on a token."`
 	Scratch   ScratchCmd   `cmd:"" hidden:"" help:"Run known-answer vectors."`
+	Bench     BenchCmd     `cmd:"" hidden:"" help:"Run plans in a bare loop."`
 }
 
 // stdout is where results go, as a type that kong can bind.

@@ -19,9 +19,13 @@ func (WorkerCmd) Run(log *slog.Logger) error { return worker.Main(openToken, log
 func openToken(b *worker.Bootstrap, m *keys.Manifest) (worker.DataToken, error) {
 	t, err := pkcs11.Open(pkcs11.Config{
 		Module: b.Module, ModuleArgs: b.ModuleArgs, TokenLabel: b.TokenLabel, TokenSerial: b.TokenSerial,
+		MeasureCPU: measuring(),
 	}, b.PIN.Reveal(), m)
 	if err != nil {
 		return nil, &worker.Failure{Kind: failureKind(err), Err: err}
+	}
+	if measuring() {
+		go leaveCounters(t)
 	}
 	return t, nil
 }
