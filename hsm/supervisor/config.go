@@ -30,18 +30,18 @@ const (
 // Config is the configuration file of tapseal-hsm. Relative paths are
 // relative to the file.
 type Config struct {
-	Module       string            `yaml:"module"`                  // PKCS#11 module, path of a shared object
-	ModuleArgs   string            `yaml:"module_args,omitempty"`   // initialisation string, for NSS softokn
-	TokenLabel   string            `yaml:"token_label,omitempty"`   // label of the token; label or serial is required
-	TokenSerial  string            `yaml:"token_serial,omitempty"`  // serial number of the token
-	Environment  map[string]string `yaml:"environment,omitempty"`   // the whole environment of the workers
-	PINFile      string            `yaml:"pin_file"`                // user PIN; mode 0600 or less, own file
-	Manifest     string            `yaml:"manifest"`                // key manifest
-	SocketDir    string            `yaml:"socket_dir"`              // directory of worker-<n>.sock and supervisor.sock, mode 0700 or 0750
-	StateDir     string            `yaml:"state_dir"`               // where the login latch lives, mode 0700; must survive restarts
-	Workers      int               `yaml:"workers,omitempty"`       // number of worker processes, 0 is one for each core
-	RecycleAfter uint64            `yaml:"recycle_after,omitempty"` // verifications after which a worker is replaced, 0 is 200000
-	StuckAfterMS uint32            `yaml:"stuck_after_ms,omitempty"`
+	Module       string            `yaml:"module"`                   // PKCS#11 module, path of a shared object
+	ModuleArgs   string            `yaml:"module_args,omitempty"`    // initialisation string, for NSS softokn
+	TokenLabel   string            `yaml:"token_label,omitempty"`    // label of the token; label or serial is required
+	TokenSerial  string            `yaml:"token_serial,omitempty"`   // serial number of the token
+	Environment  map[string]string `yaml:"environment,omitempty"`    // the whole environment of the workers
+	PINFile      string            `yaml:"pin_file"`                 // user PIN; mode 0600 or less, own file
+	Manifest     string            `yaml:"manifest"`                 // key manifest
+	SocketDir    string            `yaml:"socket_dir"`               // directory of worker-<n>.sock and supervisor.sock, mode 0700 or 0750
+	StateDir     string            `yaml:"state_dir"`                // where the login latch lives, mode 0700; must survive restarts
+	Workers      int               `yaml:"workers,omitempty"`        // number of worker processes, 0 is one for each core
+	RecycleAfter uint64            `yaml:"recycle_after,omitempty"`  // verifications after which a worker is replaced, 0 is 200000
+	StuckAfterMS uint32            `yaml:"stuck_after_ms,omitempty"` // a worker that long in one call into the module is killed, 0 is 1000
 	DaemonUID    *uint32           `yaml:"daemon_uid,omitempty"`     // user id of tapseald, default own user id
 	GuessLimit   GuessLimit        `yaml:"guess_limit,omitempty"`    // mismatches for one key and subject
 	Metrics      string            `yaml:"metrics_listen,omitempty"` // host:port for Prometheus, default none

@@ -61,6 +61,10 @@ func (o *spawn) start(slot int, listener *os.File) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting worker %d: %w", slot, err)
 	}
+	control, ok := nc.(*net.UnixConn)
+	if !ok {
+		return nil, fmt.Errorf("starting worker %d: %w", slot, errors.Join(errors.New("control is no Unix socket"), nc.Close()))
+	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		_ = nc.Close()
@@ -75,7 +79,7 @@ func (o *spawn) start(slot int, listener *os.File) (*process, error) {
 	// drains the workers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p := &process{
-		slot: slot, started: time.Now(), cmd: cmd, control: nc.(*net.UnixConn), pipe: write,
+		slot: slot, started: time.Now(), cmd: cmd, control: control, pipe: write,
 		outcome: make(chan worker.Report, 1), exited: make(chan struct{}), findKey: o.findKey,
 	}
 	if err := cmd.Start(); err != nil {

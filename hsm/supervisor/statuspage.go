@@ -44,7 +44,7 @@ type accepted struct {
 // A statusPage answers JSON lines on the supervisor's socket.
 type statusPage struct {
 	s        *Supervisor
-	listener net.Listener
+	listener *net.UnixListener
 	mu       sync.Mutex // guards conns
 	conns    map[*net.UnixConn]struct{}
 	running  sync.WaitGroup
@@ -55,7 +55,11 @@ func newStatusPage(s *Supervisor) (*statusPage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serving the status socket: %w", err)
 	}
-	p := &statusPage{s: s, listener: l, conns: map[*net.UnixConn]struct{}{}}
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(errors.New("the status socket is no Unix socket"), l.Close())
+	}
+	p := &statusPage{s: s, listener: ul, conns: map[*net.UnixConn]struct{}{}}
 	p.running.Add(1)
 	go p.accept()
 	return p, nil
@@ -74,7 +78,7 @@ func (p *statusPage) close() {
 func (p *statusPage) accept() {
 	defer p.running.Done()
 	for {
-		c, err := p.listener.Accept()
+		c, err := p.listener.AcceptUnix()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -82,7 +86,7 @@ func (p *statusPage) accept() {
 			p.s.log.Error("accepting on the status socket failed", "error", err)
 			time.Sleep(worker.BeatInterval)
 		default:
-			p.admit(c.(*net.UnixConn))
+			p.admit(c)
 		}
 	}
 }

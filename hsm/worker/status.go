@@ -19,6 +19,7 @@ func statusOf(j *Job, wantsResponse bool) frame.Status {
 		return statusOfError(j.Err)
 	}
 	compared, response := j.Outcome.Steps[0].Status, j.Outcome.Steps[1].Status
+	//exhaustive:enforce
 	switch compared {
 	case cryptogram.Matched:
 		switch {
