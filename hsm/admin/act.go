@@ -22,7 +22,9 @@ const (
 	// InitToken initialises a new token with the label and the PIN of the
 	// pin file. It refuses a label that exists. On SoftHSM the security
 	// officer's PIN is random and forgotten: a development token is
-	// deleted, never reset.
+	// deleted, never reset. On NSS softokn, with the arguments of NSSArgs,
+	// it sets the PIN of a database that has none yet. Other modules are
+	// refused.
 	InitToken Operation = "init-token"
 	// ImportDemoKey makes an issuer AC key from a published test value,
 	// reads it back and records its canary.
@@ -45,6 +47,12 @@ type Act struct {
 type DemoKey struct {
 	Label string   // CKA_LABEL, for people: nothing is ever looked up by it
 	Value [16]byte // K1 ‖ K2
+}
+
+// NSSArgs are the module arguments for an NSS softokn database in dir, an
+// absolute path, whose token has the label. Neither may hold a quote.
+func NSSArgs(dir, label string) string {
+	return fmt.Sprintf("configdir='sql:%s' certPrefix='' keyPrefix='' secmod='secmod.db' dbTokenDescription='%s' flags=", dir, label)
 }
 
 // Check reports what is wrong with an act before a process is started for it;

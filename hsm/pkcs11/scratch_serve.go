@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tapseal/tapseal/hsm/admin"
 	"github.com/tapseal/tapseal/hsm/scratch"
 )
 
@@ -93,7 +94,7 @@ func openForScratch(setup *scratch.Setup) (*Scratch, error) {
 			return nil, errors.New("SOFTHSM2_CONF is not the one of the scratch directory")
 		}
 	case scratch.OwnNSS:
-		cfg.ModuleArgs = nssArgs(setup.OwnDir, scratchLabel)
+		cfg.ModuleArgs = admin.NSSArgs(setup.OwnDir, scratchLabel)
 	default:
 		return nil, fmt.Errorf("unknown kind of scratch token %q", setup.Own)
 	}
@@ -120,10 +121,4 @@ func checkOwnDir(dir string) error {
 		return errors.New("the scratch directory is not private to this user")
 	}
 	return nil
-}
-
-// nssArgs are the parameters of NSS softokn for a database in dir, whose token
-// gets the label. Neither has quotes: see checkOwnDir.
-func nssArgs(dir, label string) string {
-	return fmt.Sprintf("configdir='sql:%s' certPrefix='' keyPrefix='' secmod='secmod.db' dbTokenDescription='%s' flags=", dir, label)
 }

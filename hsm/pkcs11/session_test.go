@@ -40,6 +40,16 @@ func logins(tb testing.TB, log string) int {
 	return strings.Count(string(must1(os.ReadFile(log))(tb)), "C_Login")
 }
 
+// Warnings are errors here and not in the build, where a newer compiler's new
+// warning would keep people from building at all.
+func TestPlanCompilesWithoutWarnings(t *testing.T) {
+	out, err := exec.Command("cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion",
+		"-Werror", "-c", "-o", filepath.Join(t.TempDir(), "plan.o"), "plan.c").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestWrongPINIsTriedOnce(t *testing.T) {
 	forEachProvider(t, func(t *testing.T, p provider) {
 		tt := newTestToken(t, p, 1)

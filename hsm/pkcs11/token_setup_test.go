@@ -67,7 +67,7 @@ func newTestToken(tb testing.TB, p provider, keyCount int) *testToken {
 	tt.cfg = Config{TokenLabel: testLabel}
 	if p.nss {
 		tt.cfg.Module = softokn(tb)
-		tt.cfg.ModuleArgs = nssArgs(dir, testLabel)
+		tt.cfg.ModuleArgs = admin.NSSArgs(dir, testLabel)
 	} else {
 		tt.cfg.Module = must1(scratch.FindSoftHSM())(tb)
 		must(tb, os.Mkdir(filepath.Join(dir, "tokens"), 0o700))
