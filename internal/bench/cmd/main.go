@@ -1,0 +1,30 @@
+// Command bench prints the table of make bench.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/tapseal/tapseal/internal/bench"
+)
+
+func main() {
+	o := bench.Options{Out: os.Stdout}
+	flag.StringVar(&o.BinDir, "bin", "bin", "directory of tapseald and tapseal-hsm")
+	flag.DurationVar(&o.Seconds, "seconds", 8*time.Second, "length of one measurement")
+	flag.IntVar(&o.Rounds, "rounds", 2, "times that bare loop and service take turns")
+	flag.IntVar(&o.Total, "n", 1_000_000, "verifications before the daemon's memory is read")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bench.Run(ctx, o); err != nil {
+		stop()
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1) //nolint:gocritic // stop was called
+	}
+}
