@@ -44,7 +44,18 @@ type stream struct {
 	wake    chan struct{} // capacity 1: ready or closed changed
 	recvErr error         // why receiving ended, under mu; nil is the client's end of stream
 	ended   bool          // receiving ended, under mu
+	soonest time.Time     // no tap in open has an earlier deadline; zero is none
 	lost    bool          // the receiver failed between taking and submitting, under mu
+}
+
+func newStream(ctx context.Context, e *engine, caller string) *stream {
+	s := &stream{
+		e: e, caller: caller, ctx: ctx,
+		slots: e.tapsInStream, open: make(map[string]*tap),
+		wake: make(chan struct{}, 1),
+	}
+	s.room = sync.NewCond(&s.mu)
+	return s
 }
 
 // VerifyCryptograms verifies a stream of taps.
@@ -53,12 +64,7 @@ func (s *service) VerifyCryptograms(g tapsealv1.CryptogramService_VerifyCryptogr
 	if err != nil {
 		return err
 	}
-	st := &stream{
-		e: s.e, caller: caller, ctx: g.Context(),
-		slots: s.e.tapsInStream, open: make(map[string]*tap),
-		wake: make(chan struct{}, 1),
-	}
-	st.room = sync.NewCond(&st.mu)
+	st := newStream(g.Context(), s.e, caller)
 	stop := context.AfterFunc(st.ctx, st.close)
 	defer stop()
 	s.e.metrics.StreamOpened()
@@ -236,6 +242,9 @@ func (s *stream) enter(in *intake) {
 			continue
 		}
 		s.open[t.requestID] = t
+		if s.soonest.IsZero() || t.Call.Deadline.Before(s.soonest) {
+			s.soonest = t.Call.Deadline
+		}
 		kept = append(kept, t)
 	}
 	in.fresh = kept
@@ -277,12 +286,8 @@ func (s *stream) deliver(taps []*tap) {
 func (s *stream) sweep(now time.Time, idle *int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, t := range s.open {
-		if now.After(t.Call.Deadline.Add(lateSlack)) {
-			t.late = true
-			delete(s.open, id)
-			s.ready = append(s.ready, s.e.unanswered(t))
-		}
+	if !s.soonest.IsZero() && now.After(s.soonest.Add(lateSlack)) {
+		s.sweepLate(now)
 	}
 	if s.received || len(s.open) > 0 || len(s.ready) > 0 {
 		*idle = 0
@@ -290,6 +295,20 @@ func (s *stream) sweep(now time.Time, idle *int) {
 		*idle++
 	}
 	s.received = false
+}
+
+// sweepLate looks at every open tap, under mu.
+func (s *stream) sweepLate(now time.Time) {
+	s.soonest = time.Time{}
+	for id, t := range s.open {
+		if now.After(t.Call.Deadline.Add(lateSlack)) {
+			t.late = true
+			delete(s.open, id)
+			s.ready = append(s.ready, s.e.unanswered(t))
+		} else if s.soonest.IsZero() || t.Call.Deadline.Before(s.soonest) {
+			s.soonest = t.Call.Deadline
+		}
+	}
 }
 
 // takeReady returns what can be sent, or whether nothing will follow any more.
