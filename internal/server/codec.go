@@ -30,7 +30,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	switch m := v.(type) {
 	case *tapsealv1.VerifyCryptogramRequest, *tapsealv1.VerifyCryptogramsRequest, *tapsealv1.RespondRequest:
-		mark(m.(proto.Message)) //nolint:forcetypeassert // all three are
+		mark(m.(proto.Message)) //nolint:errcheck // all three are
 		return nil
 	}
 	return err

@@ -67,9 +67,9 @@ func newCommit(e *engine) *commit {
 
 // completed settles the calls that came back from the pool and records them.
 func (e *engine) completed(calls []*hsm.Call, to audience) {
-	c := e.commits.Get().(*commit) //nolint:forcetypeassert // the pool holds nothing else
+	c := e.commits.Get().(*commit) //nolint:errcheck // the pool holds nothing else
 	for _, call := range calls {
-		c.taps = append(c.taps, call.Owner.(*tap)) //nolint:forcetypeassert // set by newTap
+		c.taps = append(c.taps, call.Owner.(*tap)) //nolint:errcheck // set by newTap
 	}
 	c.record(to)
 }
@@ -79,7 +79,7 @@ func (e *engine) decided(taps []*tap, to audience) {
 	if len(taps) == 0 {
 		return
 	}
-	c := e.commits.Get().(*commit) //nolint:forcetypeassert // the pool holds nothing else
+	c := e.commits.Get().(*commit) //nolint:errcheck // the pool holds nothing else
 	c.taps = append(c.taps, taps...)
 	c.record(to)
 }

@@ -11,11 +11,11 @@ type rawMessage struct{ wire []byte }
 type rawBytes struct{}
 
 func (rawBytes) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(v.(*rawMessage).wire)}, nil //nolint:forcetypeassert // only used with it
+	return mem.BufferSlice{mem.SliceBuffer(v.(*rawMessage).wire)}, nil //nolint:errcheck // only used with it
 }
 
 func (rawBytes) Unmarshal(b mem.BufferSlice, v any) error {
-	v.(*rawMessage).wire = b.Materialize() //nolint:forcetypeassert // only used with it
+	v.(*rawMessage).wire = b.Materialize() //nolint:errcheck // only used with it
 	return nil
 }
 

@@ -145,7 +145,6 @@ func (d *daemon) makeGRPC(creds credentials.TransportCredentials) {
 		grpc.MaxRecvMsgSize(l.MessageBytes),
 		grpc.MaxConcurrentStreams(uint32(l.Streams)), //nolint:gosec // checked by config
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAtMostEvery, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{

@@ -41,7 +41,7 @@ func newTap() *tap {
 }
 
 func (e *engine) get() *tap {
-	return e.taps.Get().(*tap) //nolint:forcetypeassert // the pool holds nothing else
+	return e.taps.Get().(*tap) //nolint:errcheck // the pool holds nothing else
 }
 
 // put wipes the cardholder data and keeps the memory.
