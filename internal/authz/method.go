@@ -1,0 +1,121 @@
+package authz
+
+import "strings"
+
+// A MethodID names a method in checks. The zero value is no method, which
+// nobody may call.
+type MethodID uint8
+
+// The methods.
+const (
+	MethodNone MethodID = iota
+	MethodVerifyCryptogram
+	MethodVerifyCryptograms
+	MethodRespond
+	MethodGetStatus
+	MethodListKeys
+	MethodRecycleWorkers
+	MethodReloadPolicy
+	MethodHealthCheck
+	MethodHealthList
+	MethodHealthWatch
+	MethodReflection
+	MethodReflectionAlpha
+	MethodMetrics
+	methodCount
+)
+
+// A Method is a row of the table of methods: what there is to be granted, and
+// to whom it may be granted at most.
+type Method struct {
+	ID   MethodID
+	Name string // full gRPC name without a leading slash
+
+	// ByKeySet says that each use concerns one key set, which the grant and the
+	// principal must both name.
+	ByKeySet bool
+	// Roles are those that the policy may grant it to. Without a ceiling one row
+	// could give an auditor the caller's methods, and the forbidden combinations
+	// of roles would mean nothing.
+	Roles RoleSet
+	// Persons and Workloads say which kinds may use it. What changes something
+	// needs a person: a stolen machine certificate must not be able to act.
+	Persons, Workloads bool
+}
+
+const (
+	anyRole RoleSet = 1<<RoleCaller | 1<<RoleOperator | 1<<RoleKeyManager | 1<<RoleSecurityOfficer | 1<<RoleCustodian | 1<<RoleAuditor
+	readers RoleSet = 1<<RoleOperator | 1<<RoleAuditor
+)
+
+// methodTable is indexed by MethodID.
+var methodTable = [methodCount]Method{
+	MethodVerifyCryptogram: {
+		Name: "tapseal.v1.CryptogramService/VerifyCryptogram", ByKeySet: true, Roles: 1 << RoleCaller, Workloads: true,
+	},
+	MethodVerifyCryptograms: {
+		Name: "tapseal.v1.CryptogramService/VerifyCryptograms", ByKeySet: true, Roles: 1 << RoleCaller, Workloads: true,
+	},
+	MethodRespond: {
+		Name: "tapseal.v1.CryptogramService/Respond", ByKeySet: true, Roles: 1 << RoleCaller, Workloads: true,
+	},
+	MethodGetStatus: {
+		Name: "tapseal.v1.AdminService/GetStatus", Roles: readers, Persons: true, Workloads: true,
+	},
+	MethodListKeys: {
+		Name: "tapseal.v1.AdminService/ListKeys", Roles: readers | 1<<RoleKeyManager | 1<<RoleSecurityOfficer, Persons: true, Workloads: true,
+	},
+	MethodRecycleWorkers: {
+		Name: "tapseal.v1.AdminService/RecycleWorkers", Roles: 1 << RoleOperator, Persons: true,
+	},
+	MethodReloadPolicy: {
+		Name: "tapseal.v1.AdminService/ReloadPolicy", Roles: 1 << RoleSecurityOfficer, Persons: true,
+	},
+	MethodHealthCheck: {Name: "grpc.health.v1.Health/Check", Roles: anyRole, Persons: true, Workloads: true},
+	MethodHealthList:  {Name: "grpc.health.v1.Health/List", Roles: anyRole, Persons: true, Workloads: true},
+	MethodHealthWatch: {Name: "grpc.health.v1.Health/Watch", Roles: anyRole, Persons: true, Workloads: true},
+	MethodReflection: {
+		Name: "grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Roles: anyRole, Persons: true, Workloads: true,
+	},
+	MethodReflectionAlpha: {
+		Name: "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Roles: anyRole, Persons: true, Workloads: true,
+	},
+	// Not gRPC, but a listener all the same: scraping needs a row like any call.
+	MethodMetrics: {Name: "http/metrics", Roles: readers, Persons: true, Workloads: true},
+}
+
+// String is the method's full name, "none" for no method.
+func (m MethodID) String() string {
+	if m == MethodNone || m >= methodCount {
+		return "none"
+	}
+	return methodTable[m].Name
+}
+
+// MethodByName finds a method by its full gRPC name, with or without the
+// leading slash. It does not allocate.
+func MethodByName(full string) (MethodID, bool) {
+	full = strings.TrimPrefix(full, "/")
+	for id := MethodNone + 1; id < methodCount; id++ {
+		if methodTable[id].Name == full {
+			return id, true
+		}
+	}
+	return MethodNone, false
+}
+
+// MethodTable lists every method that a policy can grant.
+func MethodTable() []Method {
+	list := make([]Method, 0, methodCount-1)
+	for id := MethodNone + 1; id < methodCount; id++ {
+		m := methodTable[id]
+		m.ID = id
+		list = append(list, m)
+	}
+	return list
+}
+
+// fits reports whether the kind may use the method at all.
+func (m *Method) fits(k Kind) bool {
+	return k == KindPerson && m.Persons || k == KindWorkload && m.Workloads
+}
