@@ -28,6 +28,7 @@ type engine struct {
 	closing  chan struct{} // closed: streams finish what they have taken and end
 
 	journalFailedAt atomic.Int64 // Unix nanoseconds of the last record that was not taken
+	matchedAt       atomic.Int64 // Unix nanoseconds of the last cryptogram that matched
 
 	taps    sync.Pool
 	commits sync.Pool
@@ -87,10 +88,15 @@ func (e *engine) decided(taps []*tap, to audience) {
 func (c *commit) record(to audience) {
 	now := time.Now()
 	c.to = to
+	matched := false
 	for _, t := range c.taps {
 		t.Settle()
+		matched = matched || t.Decision.Verdict == verdict.Valid
 		t.recording.Store(true)
 		c.recs = append(c.recs, t.record(now))
+	}
+	if matched {
+		c.e.matchedAt.Store(now.UnixNano())
 	}
 	c.e.journal.Append(c.recs, c.done)
 }

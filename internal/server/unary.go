@@ -145,7 +145,11 @@ func (e *engine) unanswered(t *tap) *tap {
 	u.requestID, u.Resolution = t.requestID, t.Resolution
 	u.Decision = verdict.Decide(hsm.DeadlineExceeded)
 	if t.recording.Load() {
-		u.Decision = verdict.NotRecorded()
+		// The HSM's answer is there and stays as it is until the tap is
+		// reused, but only UNKNOWN may leave without its record.
+		if u.Decision = verdict.Decide(t.Call.Answer); !t.NeedsHSM || u.Decision.Verdict != verdict.Unknown {
+			u.Decision = verdict.NotRecorded()
+		}
 	}
 	e.metrics.Late()
 	return u
