@@ -30,6 +30,7 @@ type Options struct {
 	Seconds time.Duration // of each measurement
 	Rounds  int           // of bare loop and service in turn
 	Total   int           // verifications before the daemon's memory is read
+	Profile string        // file for a CPU profile of the daemon under streamed load; empty: none
 	Out     io.Writer
 }
 
@@ -117,7 +118,7 @@ func (b *bench) compare(ctx context.Context) error {
 	b.row("profile", "%s, %d cards, card keys cold", profile, cards)
 	var rawRates, rates []float64
 	var last streamed
-	err = b.with(ctx, settings{recycleAfter: noRecycling, measure: b.measure}, func(s *service, l *load) error {
+	err = b.with(ctx, settings{recycleAfter: noRecycling, measure: b.measure, profiling: b.Profile != ""}, func(s *service, l *load) error {
 		b.row("start to ready, token there", "%.2f s", s.toReady.Seconds())
 		for range b.Rounds {
 			rate, sum, err := rawLoop(ctx, b.BinDir, b.dir, raw, b.Seconds)
@@ -152,8 +153,9 @@ func (b *bench) streamed(ctx context.Context, s *service, l *load) (m streamed, 
 	if err != nil {
 		return m, err
 	}
+	profiled := b.profile(s)
 	n, took, err := l.stream(ctx, b.Seconds, 0)
-	if err != nil {
+	if err = errors.Join(err, <-profiled); err != nil {
 		return m, err
 	}
 	after, err := b.reading(s)
@@ -169,6 +171,17 @@ func (b *bench) streamed(ctx context.Context, s *service, l *load) (m streamed, 
 	m.daemonObjects = (after.metrics["go_memstats_mallocs_total"] - before.metrics["go_memstats_mallocs_total"]) / float64(n)
 	m.workersObjects = float64(after.workers.Objects-before.workers.Objects) / float64(n)
 	return m, nil
+}
+
+// profile takes a CPU profile while something else puts load on the daemon.
+func (b *bench) profile(s *service) <-chan error {
+	done := make(chan error, 1)
+	if b.Profile == "" {
+		done <- nil
+		return done
+	}
+	go func() { done <- fetchProfile(s.metrics, b.Seconds, b.Profile) }()
+	return done
 }
 
 // A reading is everything that grows with the work done.

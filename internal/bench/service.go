@@ -39,6 +39,7 @@ type service struct {
 type settings struct {
 	recycleAfter uint64 // 0: the default
 	measure      string // directory for the workers' counters, empty: none
+	profiling    bool
 }
 
 // prepare makes the development directory by one start and one stop.
@@ -77,6 +78,7 @@ func configure(dir string, set settings) error {
 	if d.MetricsListen, err = freePort(); err != nil {
 		return err
 	}
+	d.Profiling = set.profiling
 	if data, err = d.Marshal(); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ func main() {
 	flag.DurationVar(&o.Seconds, "seconds", 8*time.Second, "length of one measurement")
 	flag.IntVar(&o.Rounds, "rounds", 2, "times that bare loop and service take turns")
 	flag.IntVar(&o.Total, "n", 1_000_000, "verifications before the daemon's memory is read")
+	flag.StringVar(&o.Profile, "profile", "", "file for a CPU profile of the daemon under streamed load")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
