@@ -1,0 +1,188 @@
+package secrets
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tapseal/tapseal/internal/secret"
+)
+
+// pinField is the name of the value in the KV entry.
+const pinField = "pin"
+
+// askAgain is how long an absent Vault is not asked again while there is a
+// kept PIN: workers are replaced in bursts and would each wait for a timeout.
+const askAgain = 5 * time.Second
+
+// PINConfig says where the PIN is.
+type PINConfig struct {
+	Mount         string `yaml:"kv_mount,omitempty"`            // a KV v2 engine; default tapseal
+	Path          string `yaml:"pin_path,omitempty"`            // default hsm/pin; the field is "pin"
+	MaxAgeSeconds int    `yaml:"pin_max_age_seconds,omitempty"` // how long a PIN that was read is good for while Vault cannot give it; default 86400
+}
+
+func (c PINConfig) withDefaults() PINConfig {
+	if c.Mount == "" {
+		c.Mount = DefaultNames().KVMount
+	}
+	if c.Path == "" {
+		c.Path = DefaultNames().PINPath
+	}
+	return c
+}
+
+// Validate says what is wrong, by key.
+func (c PINConfig) Validate() error {
+	c = c.withDefaults()
+	errs := []error{checkPart("kv_mount", c.Mount), checkPart("pin_path", c.Path)}
+	if c.MaxAgeSeconds < 0 {
+		errs = append(errs, errors.New("pin_max_age_seconds: must be positive, or 0 for the default"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c PINConfig) maxAge() time.Duration {
+	if c.MaxAgeSeconds == 0 {
+		return DefaultPINMaxAge
+	}
+	return time.Duration(c.MaxAgeSeconds) * time.Second
+}
+
+// PIN reads the user PIN of the token from Vault before each login, and keeps
+// the last one for the time that Vault cannot give it: away, or this identity
+// lost or without the right. A PIN that was deleted in Vault is forgotten here.
+type PIN struct {
+	vault  *Vault
+	config PINConfig
+	log    *slog.Logger
+	clock  Clock
+
+	turn chan struct{} // one question at a time; holds one token
+
+	mu      sync.Mutex // guards what follows
+	kept    secret.Secret
+	readAt  time.Time
+	failed  time.Time
+	problem error
+}
+
+// NewPIN makes a source of the PIN. It asks nothing yet.
+func NewPIN(v *Vault, c PINConfig) (*PIN, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return &PIN{vault: v, config: c.withDefaults(), log: v.log, clock: v.clock, turn: make(chan struct{}, 1)}, nil
+}
+
+// PIN gives the PIN; the caller wipes it. The error is ErrAway, ErrDenied and
+// so on when there is no kept one that is young enough.
+func (p *PIN) PIN(ctx context.Context) (secret.Secret, error) {
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return secret.Secret{}, ctx.Err()
+	}
+	defer func() { <-p.turn }()
+	if p.resting() {
+		return p.fromKept()
+	}
+	pin, err := p.ask(ctx)
+	if err == nil {
+		return p.keep(pin), nil
+	}
+	p.note(err)
+	return p.fromKept()
+}
+
+// Status is when the PIN was last read and why it cannot be read now.
+func (p *PIN) Status() (readAt time.Time, problem error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.readAt, p.problem
+}
+
+// Close forgets the PIN.
+func (p *PIN) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept.Wipe()
+}
+
+func (p *PIN) resting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.problem != nil && !p.kept.IsZero() && p.clock.Now().Sub(p.failed) < askAgain
+}
+
+func (p *PIN) ask(ctx context.Context) (secret.Secret, error) {
+	s, err := p.vault.read(ctx, p.config.Mount+"/data/"+p.config.Path)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	data, _ := s.Data["data"].(map[string]any)
+	if data == nil {
+		return secret.Secret{}, fmt.Errorf("%w: the version was deleted", ErrNotFound)
+	}
+	return parsePIN(data[pinField])
+}
+
+func parsePIN(value any) (secret.Secret, error) {
+	text, ok := value.(string)
+	b := []byte(text)
+	switch {
+	case !ok:
+		return secret.Secret{}, fmt.Errorf("%w: it has no text field %q", ErrRefused, pinField)
+	case len(b) == 0 || len(b) > secret.MaxPINBytes:
+		return secret.Secret{}, fmt.Errorf("%w: field %q must have 1 to %d bytes", ErrRefused, pinField, secret.MaxPINBytes)
+	case bytes.ContainsAny(b, "\r\n\x00"):
+		return secret.Secret{}, fmt.Errorf("%w: field %q has a line end or a zero byte in it", ErrRefused, pinField)
+	}
+	return secret.New(b), nil
+}
+
+func (p *PIN) keep(pin secret.Secret) secret.Secret {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept.Wipe()
+	p.kept = pin.Clone()
+	p.readAt = p.clock.Now()
+	if p.problem != nil {
+		p.log.Info("the PIN can be read from vault again")
+	}
+	p.problem = nil
+	return pin
+}
+
+// note remembers why the PIN could not be read. A deleted PIN is a decision
+// that was taken about the PIN itself, so the kept one goes as well. A denied
+// one is not: a running service goes on while its PIN is good.
+func (p *PIN) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.problem == nil {
+		p.log.Warn("the PIN cannot be read from vault", "error", err, "kept", !p.kept.IsZero())
+	}
+	if errors.Is(err, ErrNotFound) {
+		p.kept.Wipe()
+	}
+	p.problem, p.failed = err, p.clock.Now()
+}
+
+func (p *PIN) fromKept() (secret.Secret, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := fmt.Errorf("reading the PIN at %s/%s: %w", p.config.Mount, p.config.Path, p.problem)
+	if p.kept.IsZero() {
+		return secret.Secret{}, err
+	}
+	if age := p.clock.Now().Sub(p.readAt); age > p.config.maxAge() {
+		p.kept.Wipe()
+		return secret.Secret{}, fmt.Errorf("%w; the kept PIN was %v old, pin_max_age is %v", err, age.Round(time.Second), p.config.maxAge())
+	}
+	return p.kept.Clone(), nil
+}
