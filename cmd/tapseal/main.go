@@ -31,6 +31,7 @@ type commandLine struct {
 	Verify      VerifyCmd      `cmd:"" help:"Verify a tap, and make the issuer's response cryptogram."`
 	Conformance ConformanceCmd `cmd:"" help:"Run known-answer vectors through a worker and a token."`
 	Journal     JournalCmd     `cmd:"" help:"Read the journal of decisions."`
+	Policy      PolicyCmd      `cmd:"" help:"Check who may do what."`
 	Version     VersionCmd     `cmd:"" help:"Print the version."`
 }
 

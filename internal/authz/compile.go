@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tapseal/tapseal/internal/strictyaml"
@@ -25,6 +26,8 @@ func Parse(data []byte) (*Policy, error) {
 	var f policyFile
 	if err := strictyaml.Unmarshal(data, &f); err != nil {
 		found.addParsing(err)
+	} else {
+		found.addReferences(data)
 	}
 	c := compiler{
 		faults: found,
@@ -65,6 +68,7 @@ func (c *compiler) compile(f *policyFile) {
 		c.grant(fmt.Sprintf("grants[%d]", i), &f.Grants[i])
 	}
 	c.close(f.Closed)
+	c.total()
 	for i := range f.Principals {
 		c.principal(fmt.Sprintf("principals[%d]", i), &f.Principals[i])
 	}
@@ -140,6 +144,19 @@ func (c *compiler) close(methods []text) {
 		}
 		seen[id] = true
 		c.policy.closed = append(c.policy.closed, id)
+	}
+}
+
+// total makes sure that every method there is has a row: a reviewer sees what is
+// open and what is closed, and nothing is so by oversight. It also means that a
+// file which passes the check on a desk passes it in the service.
+func (c *compiler) total() {
+	var names []string
+	for id := MethodNone + 1; id < methodCount; id++ {
+		names = append(names, id.String())
+	}
+	if missing := c.policy.withoutRow(names); len(missing) > 0 {
+		c.faults.add(0, "grants", "no row for %s: grant the method to a role, or list it under closed", strings.Join(missing, ", "))
 	}
 }
 

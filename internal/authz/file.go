@@ -114,6 +114,27 @@ func (k *keySets) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// addReferences adds every anchor and alias: what a row grants must stand in
+// the row, where the reviewer looks.
+func (f *faults) addReferences(data []byte) {
+	var root yaml.Node
+	if err := yaml.Unmarshal(data, &root); err != nil {
+		f.add(0, "", "is not YAML")
+		return
+	}
+	var walk func(*yaml.Node)
+	walk = func(n *yaml.Node) {
+		if n.Kind == yaml.AliasNode || n.Anchor != "" {
+			f.add(n.Line, "", "anchors and aliases are not for a policy: say it in full")
+			return
+		}
+		for _, c := range n.Content {
+			walk(c)
+		}
+	}
+	walk(&root)
+}
+
 // typeError leaves the value out, like the YAML reader.
 func typeError(n *yaml.Node, want string) error {
 	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %s is needed here", n.Line, want)}}

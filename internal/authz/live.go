@@ -20,6 +20,7 @@ type Live struct {
 
 	mu       sync.Mutex // one reload at a time
 	required []string
+	since    time.Time
 	now      func() time.Time // nil is time.Now
 }
 
@@ -35,6 +36,13 @@ func (l *Live) clock() time.Time {
 
 // Policy is the one in force; nil before the first Load.
 func (l *Live) Policy() *Policy { return l.current.Load() }
+
+// Since is when the policy was put in force; zero before the first Load.
+func (l *Live) Since() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.since
+}
 
 // Require adds methods, by full gRPC name, that a server has registered. Every
 // policy must have a row for each: the error names those that the one in force
@@ -85,6 +93,7 @@ func (l *Live) load(file string, reviewed *Digest, enforce bool) (Change, error)
 		return change, nil
 	}
 	l.inherit(before, next)
+	l.since = l.clock()
 	l.current.Store(next)
 	return change, nil
 }
@@ -107,38 +116,62 @@ func (l *Live) inherit(before, next *Policy) {
 // that belongs to root or to this process's user and that nobody else can
 // write: who can edit the policy has every right in it.
 func LoadFile(file string) (*Policy, error) {
-	data, err := readFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading policy: %w", err)
-	}
-	p, err := Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", file, err)
+	p, open, err := read(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case open != nil:
+		return nil, fmt.Errorf("policy %s: %w", file, open)
 	}
 	return p, nil
 }
 
-func readFile(file string) ([]byte, error) {
+// Review is LoadFile for a look at a file on any desk: who owns and can write
+// it, which a service insists on, is a warning. Warnings come first to last as
+// in the file.
+func Review(file string) (*Policy, []Fault, error) {
+	p, open, err := read(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	warnings := p.Warnings()
+	if open != nil {
+		warnings = append(warnings, Fault{Problem: "a service refuses this file, because it " + open.Error()})
+	}
+	return p, warnings, nil
+}
+
+// read reads and compiles a file; open says how others can change it.
+func read(file string) (p *Policy, open, err error) {
+	data, open, err := readFile(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading policy: %w", err)
+	}
+	if p, err = Parse(data); err != nil {
+		return nil, nil, fmt.Errorf("policy %s: %w", file, err)
+	}
+	return p, open, nil
+}
+
+func readFile(file string) (data []byte, open, err error) {
 	// Without waiting for a writer, should it be a pipe.
 	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close() //nolint:errcheck // only read
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := protected(info); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s: is not a regular file", file)
 	}
-	return io.ReadAll(io.LimitReader(f, MaxPolicyBytes+1))
+	data, err = io.ReadAll(io.LimitReader(f, MaxPolicyBytes+1))
+	return data, protected(info), err
 }
 
 func protected(info os.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return errors.New("is not a regular file")
-	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok:

@@ -1,6 +1,9 @@
 package authz
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // A MethodID names a method in checks. The zero value is no method, which
 // nobody may call.
@@ -103,6 +106,32 @@ func MethodByName(full string) (MethodID, bool) {
 	}
 	return MethodNone, false
 }
+
+// FindMethod finds a method by its full name or, for people, by the part after
+// the last slash where only one method has it.
+func FindMethod(name string) (MethodID, error) {
+	if id, ok := MethodByName(name); ok {
+		return id, nil
+	}
+	var found []MethodID
+	var all []string
+	for id := MethodNone + 1; id < methodCount; id++ {
+		all = append(all, id.String())
+		if strings.HasSuffix(id.String(), "/"+name) {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return MethodNone, fmt.Errorf("unknown method %s (hint: one of %s)", shown(name), strings.Join(all, ", "))
+	}
+	return MethodNone, fmt.Errorf("%s is the name of %s and %s: give the full name", shown(name), found[0], found[1])
+}
+
+// ByKeySet reports whether each use of the method concerns one key set.
+func (m MethodID) ByKeySet() bool { return m < methodCount && methodTable[m].ByKeySet }
 
 // MethodTable lists every method that a policy can grant.
 func MethodTable() []Method {

@@ -105,6 +105,25 @@ func (p *Policy) Principals() []*Principal {
 	return slices.Clone(p.principals)
 }
 
+// WhoCan lists everybody who may use the method, in the order of the file: with
+// the key set, or if that is empty with any.
+func (p *Policy) WhoCan(m MethodID, keySet string) []*Principal {
+	return slices.DeleteFunc(p.Principals(), func(who *Principal) bool {
+		if keySet == "" {
+			return !who.MayCall(m)
+		}
+		return !who.Allows(m, keySet)
+	})
+}
+
+// Grants is the number of rows, role × method.
+func (p *Policy) Grants() int {
+	if p == nil {
+		return 0
+	}
+	return len(p.grants)
+}
+
 // Warnings are what is suspicious but not wrong, for example a principal that
 // may do nothing.
 func (p *Policy) Warnings() []Fault {
@@ -115,11 +134,20 @@ func (p *Policy) Warnings() []Fault {
 }
 
 // CoversMethods reports the registered methods, by full gRPC name, that no row
-// grants or closes. The error names every one of them.
+// grants or closes. The error names every one of them. Parse has made sure of
+// the methods in the table; what is left are methods that the table lacks.
 func (p *Policy) CoversMethods(registered []string) error {
 	if p == nil {
 		return errors.New("there is no policy")
 	}
+	if missing := p.withoutRow(registered); len(missing) > 0 {
+		return fmt.Errorf("grants: no row for %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// withoutRow lists those of the methods that the policy does not mention.
+func (p *Policy) withoutRow(methods []string) []string {
 	var rows [methodCount]bool
 	for _, g := range p.grants {
 		rows[g.method] = true
@@ -128,16 +156,13 @@ func (p *Policy) CoversMethods(registered []string) error {
 		rows[m] = true
 	}
 	var missing []string
-	for _, name := range registered {
+	for _, name := range methods {
 		if id, ok := MethodByName(name); !ok || !rows[id] {
 			missing = append(missing, strings.TrimPrefix(name, "/"))
 		}
 	}
-	if len(missing) == 0 {
-		return nil
-	}
 	slices.Sort(missing)
-	return fmt.Errorf("grants: no row for %s: grant the method to a role, or list it under closed", strings.Join(slices.Compact(missing), ", "))
+	return slices.Compact(missing)
 }
 
 // Name is the principal's name in the policy: for a person, the person, under
