@@ -41,7 +41,7 @@ func newConnection(s Server) (*connection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	client.SetWrappingLookupFunc(func(string, string) string { return "" })
+	client.SetWrappingLookupFunc(noWrapping)
 	if s.Namespace != "" {
 		client.SetNamespace(s.Namespace)
 	}

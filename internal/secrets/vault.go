@@ -169,6 +169,10 @@ func (v *Vault) read(ctx context.Context, path string) (*api.Secret, error) {
 	return v.call(ctx, func() (*api.Secret, error) { return v.conn.read(ctx, path) })
 }
 
+func (v *Vault) list(ctx context.Context, path string) (*api.Secret, error) {
+	return v.call(ctx, func() (*api.Secret, error) { return v.conn.list(ctx, path) })
+}
+
 func (v *Vault) write(ctx context.Context, path string, data map[string]any) (*api.Secret, error) {
 	return v.call(ctx, func() (*api.Secret, error) { return v.conn.write(ctx, path, data) })
 }
