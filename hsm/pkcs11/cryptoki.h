@@ -2,7 +2,8 @@
  * The declarations of PKCS#11 v2.40 that one plan needs. Facts (order of
  * CK_FUNCTION_LIST, types, numbers) are those of the OASIS header files
  * pkcs11f.h and pkcs11t.h, as carried by miekg/pkcs11 v1.1.2. Only what plan.c
- * calls has a prototype; the other entries are there to keep the order.
+ * and the proxy of the tests call has a prototype; the other entries are there
+ * to keep the order.
  *
  * Structures have the platform's natural alignment, as modules on Linux are
  * built; this file is for LP64 (amd64, arm64), where CK_ULONG is 64 bits.
@@ -21,6 +22,8 @@ _Static_assert(sizeof(CK_ULONG) == 8 && sizeof(void *) == 8, "PKCS#11 declaratio
 #define CKR_OK 0UL
 #define CKU_USER 1UL
 #define CK_INVALID_HANDLE 0UL
+#define CKR_BUFFER_TOO_SMALL 0x150UL
+#define CKA_ID 0x102UL
 #define CKM_DES3_ECB 0x132UL
 #define CKM_DES3_CBC 0x133UL
 #define CKM_DES3_ECB_ENCRYPT_DATA 0x1102UL
@@ -55,9 +58,12 @@ typedef struct {
 	void *C_OpenSession, *C_CloseSession, *C_CloseAllSessions, *C_GetSessionInfo;
 	void *C_GetOperationState, *C_SetOperationState;
 	CK_RV (*C_Login)(CK_SESSION_HANDLE, CK_ULONG, CK_BYTE *, CK_ULONG);
-	void *C_Logout, *C_CreateObject, *C_CopyObject;
+	void *C_Logout, *C_CreateObject;
+	CK_RV (*C_CopyObject)(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, CK_ATTRIBUTE *, CK_ULONG, CK_OBJECT_HANDLE *);
 	CK_RV (*C_DestroyObject)(CK_SESSION_HANDLE, CK_OBJECT_HANDLE);
-	void *C_GetObjectSize, *C_GetAttributeValue, *C_SetAttributeValue, *C_FindObjectsInit;
+	void *C_GetObjectSize;
+	CK_RV (*C_GetAttributeValue)(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, CK_ATTRIBUTE *, CK_ULONG);
+	void *C_SetAttributeValue, *C_FindObjectsInit;
 	void *C_FindObjects, *C_FindObjectsFinal;
 	CK_RV (*C_EncryptInit)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE);
 	CK_RV (*C_Encrypt)(CK_SESSION_HANDLE, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *);

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -25,7 +26,25 @@ type heldKey struct {
 	found   int // objects with this id; one is right
 	proven  bool
 	refused error // wraps worker.ErrKeyUnproven; stays for the epoch
+
+	copied   p11.ObjectHandle // resident copy, 0 if there is none
+	uncopied bool             // the token gives no right copy; stays for the epoch
+	seen     time.Time        // when the token object of a resident key was seen
 }
+
+// root is the object that derivations start from.
+func (k *heldKey) root() p11.ObjectHandle {
+	if k.copied != 0 {
+		return k.copied
+	}
+	return k.handle
+}
+
+// Reasons to refuse a key that more than one place gives.
+const (
+	goneText    = "the object is gone from the token"
+	otherIDText = "the handle names an object with another id"
+)
 
 // newKeystore takes the versions that may be in the token. Two with one id
 // would make the token's answer a matter of luck.
@@ -116,31 +135,36 @@ func (k *heldKey) refuse(why string) {
 	k.refused = fmt.Errorf("%w: key %s: %s", worker.ErrKeyUnproven, k.version.ID, why)
 }
 
-// examine compares the object with its template, id and check value. It gives
-// the first difference, empty if there is none; an error means that the module
-// could not tell.
+// examine compares the token object of a key, see examineObject.
 func (k *heldKey) examine(ctx *p11.Ctx, s p11.SessionHandle) (fault string, err error) {
-	faults, err := compareTemplate(ctx, s, k.handle, issuerACKey())
+	return examineObject(ctx, s, k.handle, issuerACKey(), &k.version)
+}
+
+// examineObject compares an object with its template, id and check value. It
+// gives the first difference, empty if there is none; an error means that the
+// module could not tell.
+func examineObject(ctx *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle, t template, v *keys.Version) (fault string, err error) {
+	faults, err := compareTemplate(ctx, s, h, t)
 	if err != nil {
 		return "", err
 	}
 	if len(faults) > 0 {
 		return faults[0], nil
 	}
-	id, known, err := readAttribute(ctx, s, k.handle, p11.CKA_ID)
+	id, known, err := readAttribute(ctx, s, h, p11.CKA_ID)
 	if err != nil {
 		return "", err
 	}
-	if !known || !bytes.Equal(id, k.version.ID[:]) {
-		return "the handle names an object with another id", nil
+	if !known || !bytes.Equal(id, v.ID[:]) {
+		return otherIDText, nil
 	}
-	kcv, known, err := readAttribute(ctx, s, k.handle, p11.CKA_CHECK_VALUE)
+	kcv, known, err := readAttribute(ctx, s, h, p11.CKA_CHECK_VALUE)
 	if err != nil {
 		return "", err
 	}
 	// SoftHSM gives it, NSS softokn does not know it: there the canary is
 	// the whole proof of the value.
-	if known && len(kcv) > 0 && !bytes.Equal(kcv, k.version.CheckValue[:]) {
+	if known && len(kcv) > 0 && !bytes.Equal(kcv, v.CheckValue[:]) {
 		return "the check value is another", nil
 	}
 	return "", nil

@@ -8,6 +8,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -24,6 +25,12 @@ type Config struct {
 	TokenLabel  string
 	TokenSerial string
 	Slot        *uint
+
+	// ResidentKeys keeps a session copy of each key that was proved and
+	// derives from that, where the token allows it. Log gets one line where
+	// it does not; nil is allowed.
+	ResidentKeys bool
+	Log          *slog.Logger
 
 	// MeasureCPU also adds up the CPU time of crossings: two system calls
 	// for each, so it is for measurements.

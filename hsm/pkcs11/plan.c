@@ -227,6 +227,16 @@ static int run_job(const ts_engine *e, ts_job *j)
 	return 0;
 }
 
+CK_RV ts_has_id(ts_engine *e, CK_OBJECT_HANDLE object)
+{
+	CK_BYTE id[TS_ID_BYTES];
+	CK_ATTRIBUTE attribute = {CKA_ID, id, sizeof id};
+	CK_RV rv = e->functions->C_GetAttributeValue(e->session, object, &attribute, 1);
+
+	e->id_same = rv == CKR_OK && attribute.ulValueLen == sizeof id && memcmp(id, e->id, sizeof id) == 0;
+	return rv == CKR_BUFFER_TOO_SMALL ? CKR_OK : rv; /* a longer one is another one */
+}
+
 size_t ts_run(ts_engine *e, ts_job *jobs, size_t first, size_t n)
 {
 	uint64_t wall = now_ns(CLOCK_MONOTONIC);

@@ -16,6 +16,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/keys"
 )
 
 // chunkJobs is how many plans go through one crossing at most. More would only
@@ -29,6 +30,7 @@ var (
 	_ [cryptogram.MaxSteps]struct{}       = [C.TS_MAX_STEPS]struct{}{}
 	_ [cryptogram.MaxStepBytes]struct{}   = [C.TS_MAX_STEP_BYTES]struct{}{}
 	_ [cryptogram.BlockBytes]struct{}     = [C.TS_BLOCK_BYTES]struct{}{}
+	_ [len(keys.ID{})]struct{}            = [C.TS_ID_BYTES]struct{}{}
 )
 
 var (
@@ -148,6 +150,15 @@ func (e *engine) load(i int, root rootHandles, p *cryptogram.Plan) {
 }
 
 func bytesOf(p *C.uint8_t, n int) []byte { return unsafe.Slice((*byte)(p), n) }
+
+// hasID reports whether an object has this CKA_ID.
+func (e *engine) hasID(h p11.ObjectHandle, id keys.ID) (bool, error) {
+	copy(bytesOf(&e.c.id[0], len(e.c.id)), id[:])
+	if rv := C.ts_has_id(e.c, C.CK_OBJECT_HANDLE(h)); rv != C.CKR_OK {
+		return false, &callError{call: "C_GetAttributeValue", rv: p11.Error(rv)}
+	}
+	return e.c.id_same != 0, nil
+}
 
 // run executes the jobs from first up to n, stopping behind the first that
 // fails, and gives the number of jobs that were run, the failed one included.

@@ -15,7 +15,8 @@ enum {
 	TS_MAX_DERIVATIONS = 8, /* cryptogram.MaxDerivations */
 	TS_MAX_STEPS = 4,       /* cryptogram.MaxSteps */
 	TS_MAX_STEP_BYTES = 256, /* cryptogram.MaxStepBytes */
-	TS_BLOCK_BYTES = 8
+	TS_BLOCK_BYTES = 8,
+	TS_ID_BYTES = 16 /* keys.ID */
 };
 
 /* cryptogram.Purpose */
@@ -84,6 +85,10 @@ typedef struct {
 	CK_ULONG num_computing;
 	int measure_cpu;
 
+	/* For ts_has_id. */
+	uint8_t id[TS_ID_BYTES]; /* the one that is expected */
+	int id_same;
+
 	/* Time inside ts_run, added up. */
 	uint64_t wall_ns;
 	uint64_t cpu_ns; /* of the calling thread; only with measure_cpu */
@@ -97,6 +102,12 @@ const CK_FUNCTION_LIST *ts_functions(const char *path);
 
 /* Log in without a copy of the PIN in memory of the Go runtime. */
 CK_RV ts_login(const CK_FUNCTION_LIST *f, CK_SESSION_HANDLE session, CK_ULONG user, CK_BYTE *pin, CK_ULONG pin_bytes);
+
+/*
+ * Sets id_same: 1 if the object's CKA_ID is id, 0 if it is another one. One
+ * call into the module, where reading an attribute the general way takes two.
+ */
+CK_RV ts_has_id(ts_engine *e, CK_OBJECT_HANDLE object);
 
 /*
  * Run jobs[first] to jobs[n-1], up to the first that fails: after an error

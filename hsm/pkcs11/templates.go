@@ -58,6 +58,22 @@ func issuerACKey() template {
 	).onlyThat()
 }
 
+// residentChange is the only thing in which the resident copy of an issuer AC
+// key differs: it ends with the process. Everything else is inherited, because
+// a template of C_CopyObject could also weaken.
+func residentChange() attribute { return flag(p11.CKA_TOKEN, "CKA_TOKEN", false) }
+
+// residentIssuerACKey is what a resident copy must be.
+func residentIssuerACKey() template {
+	t, change := issuerACKey(), residentChange()
+	for i := range t {
+		if t[i].typ == change.typ {
+			t[i] = change
+		}
+	}
+	return t
+}
+
 // cardKeyForDeriving is a card key from which session keys are derived. It
 // lives for one plan.
 func cardKeyForDeriving() template {
@@ -118,12 +134,15 @@ func (t template) everywhereKnown() template {
 	return known
 }
 
+// attribute is one line for miekg/pkcs11.
+func (a attribute) attribute() *p11.Attribute { return &p11.Attribute{Type: a.typ, Value: a.value} }
+
 // attributes is the template for miekg/pkcs11, with the attributes that each
 // object has of its own.
 func (t template) attributes(own ...*p11.Attribute) []*p11.Attribute {
 	list := make([]*p11.Attribute, 0, len(t)+len(own))
 	for _, a := range t {
-		list = append(list, &p11.Attribute{Type: a.typ, Value: a.value})
+		list = append(list, a.attribute())
 	}
 	return append(list, own...)
 }

@@ -3,8 +3,10 @@ package pkcs11
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -22,6 +24,9 @@ type Token struct {
 	engine   *engine
 	keystore *keystore
 	dead     error // wraps ErrDead
+	resident bool  // keep session copies of proved keys
+	now      time.Time
+	log      *slog.Logger
 
 	deadFlag atomic.Pointer[error] // dead, for readers without the lock
 	counts   counters
@@ -29,6 +34,7 @@ type Token struct {
 
 type counters struct {
 	crossings, jobs, failures, replaced, wallNS, cpuNS atomic.Uint64
+	resident, notResident                              atomic.Uint64
 }
 
 // Stats count since Open.
@@ -37,6 +43,8 @@ type Stats struct {
 	Jobs             uint64 // plans run, canaries included
 	Failures         uint64 // plans that the module answered with an error
 	SessionsReplaced uint64 // sessions thrown away after an error
+	ResidentKeys     uint64 // keys used from a session copy, now
+	NotResident      uint64 // keys of which the token gave no right copy
 	InsideNanos      uint64 // wall time inside crossings
 	InsideCPUNanos   uint64 // CPU time inside crossings; 0 without Config.MeasureCPU
 }
@@ -60,7 +68,13 @@ func Open(cfg Config, pin []byte, m *keys.Manifest) (*Token, error) {
 		mod.finalise()
 		return nil, fmt.Errorf("opening token: %w", err)
 	}
-	t := &Token{module: mod, sessions: s, keystore: ks, engine: newEngine(mod.functions, cfg.MeasureCPU)}
+	t := &Token{
+		module: mod, sessions: s, keystore: ks, engine: newEngine(mod.functions, cfg.MeasureCPU),
+		resident: cfg.ResidentKeys, log: cfg.Log,
+	}
+	if t.log == nil {
+		t.log = slog.New(slog.DiscardHandler)
+	}
 	t.engine.use(s.work)
 	if err := ks.index(mod.ctx, s.work); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening token: %w: %w", ErrModule, err), t.Close())
@@ -81,6 +95,7 @@ func (t *Token) Execute(jobs []*worker.Job) {
 }
 
 func (t *Token) executeChunk(jobs []*worker.Job) {
+	t.lookAtClock()
 	// Proofs use the engine themselves, so they come before any loading.
 	for _, j := range jobs {
 		j.Outcome = cryptogram.Outcome{}
@@ -90,7 +105,7 @@ func (t *Token) executeChunk(jobs []*worker.Job) {
 	n := 0
 	for _, j := range jobs {
 		if j.Err == nil {
-			t.engine.load(n, rootHandles{deriving: t.keystore.keys[j.Key].handle}, &j.Plan)
+			t.engine.load(n, rootHandles{deriving: t.keystore.keys[j.Key].root()}, &j.Plan)
 			loaded[n] = j
 			n++
 		}
@@ -118,7 +133,7 @@ func (t *Token) admit(j *worker.Job) error {
 	case k.refused != nil:
 		return k.refused
 	case k.proven:
-		return nil
+		return t.stillInToken(k)
 	}
 	return t.prove(k)
 }
@@ -140,10 +155,27 @@ func (t *Token) run(n int, failed func(i int)) {
 	}
 }
 
-// noteGone refuses a key whose object is not there any more.
+var errCopyLost = errors.New("the module has lost a session object")
+
+// noteGone draws the consequences for a key whose object is not there any more.
 func (t *Token) noteGone(i int, id keys.ID) {
-	if t.engine.rootGone(i) {
-		t.keystore.keys[id].refuse("the object is gone from the token")
+	if !t.engine.rootGone(i) {
+		return
+	}
+	if k := t.keystore.keys[id]; k.copied == 0 {
+		t.refuse(k, goneText)
+	} else {
+		// Nobody else destroys a session object: a module that loses one
+		// may give its handle to another.
+		t.die(errCopyLost)
+	}
+}
+
+// lookAtClock takes the time once for a chunk; without resident keys nothing
+// depends on it.
+func (t *Token) lookAtClock() {
+	if t.resident {
+		t.now = time.Now()
 	}
 }
 
@@ -185,6 +217,7 @@ func (t *Token) Prove(id keys.ID) error {
 	if t.dead != nil {
 		return t.dead
 	}
+	t.lookAtClock()
 	k, known := t.keystore.keys[id]
 	switch {
 	case !known:
@@ -195,12 +228,13 @@ func (t *Token) Prove(id keys.ID) error {
 	return t.prove(k)
 }
 
-// prove compares attributes and check value, then runs the canary. Only a
-// difference is remembered: an error of the module says nothing about the key.
+// prove compares attributes and check value, then runs the canary, all on the
+// token object; the same for a resident copy. Only a difference is remembered:
+// an error of the module says nothing about the key.
 func (t *Token) prove(k *heldKey) error {
 	fault, err := k.examine(t.module.ctx, t.sessions.work)
 	if err == nil && fault == "" {
-		fault, err = t.canary(k)
+		fault, err = t.canary(k, k.handle, func() { t.refuse(k, goneText) })
 	} else if err != nil {
 		t.afterCallError(k, err)
 	}
@@ -211,8 +245,12 @@ func (t *Token) prove(k *heldKey) error {
 		return fmt.Errorf("proving key %s: %w", k.version.ID, err)
 	}
 	if fault != "" {
-		k.refuse(fault)
+		t.refuse(k, fault)
 		return k.refused
+	}
+	if err := t.keepResident(k); err != nil {
+		k.proven = false
+		return fmt.Errorf("proving key %s: %w", k.version.ID, err)
 	}
 	k.proven = true
 	return nil
@@ -220,26 +258,37 @@ func (t *Token) prove(k *heldKey) error {
 
 // afterCallError draws the consequences of an error outside the engine.
 func (t *Token) afterCallError(k *heldKey, err error) {
-	t.counts.failures.Add(1)
 	var failure *callError
-	if !errors.As(err, &failure) {
-		return
+	if errors.As(err, &failure) && isGone(failure.rv) {
+		t.refuse(k, goneText)
 	}
-	if isGone(failure.rv) {
-		k.refuse("the object is gone from the token")
-	}
-	t.recover(failure.rv, err)
+	t.noteCallError(err)
 }
 
-func (t *Token) canary(k *heldKey) (fault string, err error) {
+// noteCallError counts an error of the module and replaces the session.
+func (t *Token) noteCallError(err error) {
+	t.counts.failures.Add(1)
+	var failure *callError
+	if errors.As(err, &failure) {
+		t.recover(failure.rv, err)
+	}
+}
+
+// canary runs the canary of a key from the object h, calling gone if the
+// module says that there is no such object.
+func (t *Token) canary(k *heldKey, h p11.ObjectHandle, gone func()) (fault string, err error) {
 	var plan cryptogram.Plan
 	var out cryptogram.Outcome
 	cryptogram.CanaryPlan(k.version.Canary, &plan)
 	if err := cryptogram.Validate(&plan, false); err != nil {
 		return "", err
 	}
-	t.engine.load(0, rootHandles{deriving: k.handle}, &plan)
-	t.run(1, func(i int) { t.noteGone(i, k.version.ID) })
+	t.engine.load(0, rootHandles{deriving: h}, &plan)
+	t.run(1, func(i int) {
+		if t.engine.rootGone(i) {
+			gone()
+		}
+	})
 	if err := t.engine.take(0, &out); err != nil {
 		return "", err
 	}
@@ -260,6 +309,8 @@ func (t *Token) Stats() Stats {
 		Jobs:             t.counts.jobs.Load(),
 		Failures:         t.counts.failures.Load(),
 		SessionsReplaced: t.counts.replaced.Load(),
+		ResidentKeys:     t.counts.resident.Load(),
+		NotResident:      t.counts.notResident.Load(),
 		InsideNanos:      t.counts.wallNS.Load(),
 		InsideCPUNanos:   t.counts.cpuNS.Load(),
 	}

@@ -60,6 +60,20 @@ static CK_RV derive(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k, CK
 	return fails("C_DeriveKey", &rv) ? rv : real->C_DeriveKey(s, m, k, a, n, out);
 }
 
+static CK_RV copy(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *a, CK_ULONG n, CK_OBJECT_HANDLE *out)
+{
+	CK_RV rv;
+
+	return fails("C_CopyObject", &rv) ? rv : real->C_CopyObject(s, o, a, n, out);
+}
+
+static CK_RV get_attribute(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *a, CK_ULONG n)
+{
+	CK_RV rv;
+
+	return fails("C_GetAttributeValue", &rv) ? rv : real->C_GetAttributeValue(s, o, a, n);
+}
+
 static CK_RV encrypt_init(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k)
 {
 	CK_RV rv;
@@ -100,6 +114,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
 	proxy = *real;
 	proxy.C_Login = login;
 	proxy.C_DeriveKey = derive;
+	proxy.C_CopyObject = copy;
+	proxy.C_GetAttributeValue = get_attribute;
 	proxy.C_EncryptInit = encrypt_init;
 	proxy.C_Encrypt = encrypt;
 	proxy.C_DestroyObject = destroy;
