@@ -96,7 +96,8 @@ func (c *BenchCmd) open(cfg *supervisor.Config) (*pkcs11.Token, keys.ID, error) 
 	}
 	token, err := pkcs11.Open(pkcs11.Config{
 		Module: cfg.Module, ModuleArgs: cfg.ModuleArgs,
-		TokenLabel: cfg.TokenLabel, TokenSerial: cfg.TokenSerial, MeasureCPU: true,
+		TokenLabel: cfg.TokenLabel, TokenSerial: cfg.TokenSerial,
+		ResidentKeys: cfg.ResidentKeys, MeasureCPU: true,
 	}, pin, m)
 	return token, id, err
 }

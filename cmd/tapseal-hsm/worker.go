@@ -13,13 +13,17 @@ import (
 type WorkerCmd struct{}
 
 // Run serves until the supervisor says that it is enough, or is gone.
-func (WorkerCmd) Run(log *slog.Logger) error { return worker.Main(openToken, log) }
+func (WorkerCmd) Run(log *slog.Logger) error {
+	return worker.Main(func(b *worker.Bootstrap, m *keys.Manifest) (worker.DataToken, error) {
+		return openToken(b, m, log.With("worker", b.Slot))
+	}, log)
+}
 
 // openToken logs in to the token that the bootstrap names.
-func openToken(b *worker.Bootstrap, m *keys.Manifest) (worker.DataToken, error) {
+func openToken(b *worker.Bootstrap, m *keys.Manifest, log *slog.Logger) (worker.DataToken, error) {
 	t, err := pkcs11.Open(pkcs11.Config{
 		Module: b.Module, ModuleArgs: b.ModuleArgs, TokenLabel: b.TokenLabel, TokenSerial: b.TokenSerial,
-		MeasureCPU: measuring(),
+		ResidentKeys: b.ResidentKeys, Log: log, MeasureCPU: measuring(),
 	}, b.PIN.Reveal(), m)
 	if err != nil {
 		return nil, &worker.Failure{Kind: failureKind(err), Err: err}

@@ -39,6 +39,7 @@ type Config struct {
 	Manifest     string            `yaml:"manifest"`                 // key manifest
 	SocketDir    string            `yaml:"socket_dir"`               // directory of worker-<n>.sock and supervisor.sock, mode 0700 or 0750
 	StateDir     string            `yaml:"state_dir"`                // where the login latch lives, mode 0700; must survive restarts
+	ResidentKeys bool              `yaml:"resident_keys,omitempty"`  // derive from session copies of the keys; see docs/decisions/0010-resident-keys.md
 	Workers      int               `yaml:"workers,omitempty"`        // number of worker processes, 0 is one for each core
 	RecycleAfter uint64            `yaml:"recycle_after,omitempty"`  // verifications after which a worker is replaced, 0 is 200000
 	StuckAfterMS uint32            `yaml:"stuck_after_ms,omitempty"` // a worker that long in one call into the module is killed, 0 is 1000

@@ -211,7 +211,7 @@ func (c *Config) bootstrap(mode worker.Mode, slot int, manifest []byte) *worker.
 	return &worker.Bootstrap{
 		Mode: mode, Slot: slot,
 		Module: c.Module, ModuleArgs: c.ModuleArgs, TokenLabel: c.TokenLabel, TokenSerial: c.TokenSerial,
-		Manifest: manifest, AllowedUIDs: []uint32{*c.DaemonUID},
+		ResidentKeys: c.ResidentKeys, Manifest: manifest, AllowedUIDs: []uint32{*c.DaemonUID},
 		Guess: worker.GuessPolicy{
 			Mismatches: c.GuessLimit.Mismatches,
 			Window:     time.Duration(c.GuessLimit.WindowSeconds) * time.Second,

@@ -42,6 +42,8 @@ type Bootstrap struct {
 	Manifest    []byte // YAML, see keys.ParseManifest
 	AllowedUIDs []uint32
 	Guess       GuessPolicy
+
+	ResidentKeys bool // derive from session copies of the keys, where the token allows it
 }
 
 // GuessPolicy bounds mismatches for one key and one subject (PAN and sequence
@@ -83,6 +85,7 @@ type wireBootstrap struct {
 	AllowedUIDs     []uint32 `json:"allowed_uids"`
 	GuessMismatches uint32   `json:"guess_mismatches"`
 	GuessWindowNS   int64    `json:"guess_window_ns"`
+	ResidentKeys    bool     `json:"resident_keys"`
 }
 
 // WriteBootstrap writes b as JSON to the pipe of one worker.
@@ -92,6 +95,7 @@ func WriteBootstrap(w io.Writer, b *Bootstrap) error {
 		Module: b.Module, ModuleArgs: b.ModuleArgs, TokenLabel: b.TokenLabel, TokenSerial: b.TokenSerial,
 		PIN: b.PIN.Reveal(), Manifest: b.Manifest, AllowedUIDs: b.AllowedUIDs,
 		GuessMismatches: b.Guess.Mismatches, GuessWindowNS: int64(b.Guess.Window),
+		ResidentKeys: b.ResidentKeys,
 	})
 	if err != nil {
 		return errors.New("encoding worker bootstrap")
@@ -126,6 +130,8 @@ func ReadBootstrap(r io.Reader) (*Bootstrap, error) {
 		Module: w.Module, ModuleArgs: w.ModuleArgs, TokenLabel: w.TokenLabel, TokenSerial: w.TokenSerial,
 		PIN: PIN{bytes: w.PIN}, Manifest: w.Manifest, AllowedUIDs: w.AllowedUIDs,
 		Guess: GuessPolicy{Mismatches: w.GuessMismatches, Window: time.Duration(w.GuessWindowNS)},
+
+		ResidentKeys: w.ResidentKeys,
 	}, nil
 }
 

@@ -19,7 +19,7 @@ func testBootstrap() *Bootstrap {
 	return &Bootstrap{
 		Mode: ModeServe, Slot: 3, Module: "/usr/lib/m.so", ModuleArgs: "a b", TokenLabel: "t", TokenSerial: "5",
 		PIN: NewPIN([]byte(testPIN)), Manifest: []byte("deployment: x\n"), AllowedUIDs: []uint32{0, 1000},
-		Guess: GuessPolicy{Mismatches: 5, Window: time.Minute},
+		Guess: GuessPolicy{Mismatches: 5, Window: time.Minute}, ResidentKeys: true,
 	}
 }
 
