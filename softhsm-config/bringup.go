@@ -20,6 +20,8 @@ import (
 
 	"github.com/tapseal/tapseal/hsm/admin"
 	"github.com/tapseal/tapseal/hsm/supervisor"
+	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/strictyaml"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -212,15 +214,43 @@ const environName = "SOFTHSM2_CONF"
 func (l Layout) environ() string { return environName + "=" + l.SoftHSMConf() }
 
 func (l Layout) writeHSMConfig(module string) error {
-	c := supervisor.Config{
-		Module:      module,
-		TokenLabel:  TokenLabel,
-		Environment: map[string]string{environName: l.SoftHSMConf()},
-		PINFile:     filepath.Base(l.PIN()),
-		Manifest:    filepath.Base(l.Manifest()),
-		SocketDir:   filepath.Base(l.Run()),
-		StateDir:    filepath.Base(l.State()),
+	hash, err := worker.HashModule(module)
+	if err != nil {
+		return err
 	}
+	return l.replaceHSMConfig(supervisor.Config{
+		Module:       module,
+		ModuleSHA256: hash.String(),
+		TokenLabel:   TokenLabel,
+		Environment:  map[string]string{environName: l.SoftHSMConf()},
+		PINFile:      filepath.Base(l.PIN()),
+		Manifest:     filepath.Base(l.Manifest()),
+		SocketDir:    filepath.Base(l.Run()),
+		StateDir:     filepath.Base(l.State()),
+	})
+}
+
+// repin follows an update of SoftHSM's package. In production somebody has to
+// look at the new module first; here the distribution is trusted. What a
+// developer changed in the file stays.
+func (l Layout) repin() error {
+	data, err := os.ReadFile(l.HSMConfig())
+	if err != nil {
+		return err
+	}
+	var c supervisor.Config
+	if err := strictyaml.Unmarshal(data, &c); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(l.HSMConfig()), err)
+	}
+	hash, err := worker.HashModule(c.Module)
+	if err != nil || c.ModuleSHA256 == hash.String() {
+		return err
+	}
+	c.ModuleSHA256 = hash.String()
+	return l.replaceHSMConfig(c)
+}
+
+func (l Layout) replaceHSMConfig(c supervisor.Config) error {
 	data, err := c.Marshal()
 	if err != nil {
 		return err
@@ -254,7 +284,7 @@ func (l Layout) reuse(o Options) error {
 	if _, err := os.Stat(c.Module); err != nil || c.Environment[environName] != l.SoftHSMConf() {
 		return l.writeHSMConfig(o.Module)
 	}
-	return nil
+	return l.repin()
 }
 
 // checkFiles says what is missing. Whether the token really holds the keys of

@@ -45,6 +45,9 @@ func yamlKeys(t reflect.Type) (keys []string) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct {
+			f.Type = f.Type.Elem()
+		}
 		if f.Type.Kind() == reflect.Struct {
 			keys = append(keys, yamlKeys(f.Type)...)
 			continue

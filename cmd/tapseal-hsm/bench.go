@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"github.com/tapseal/tapseal/hsm/pkcs11"
 	"github.com/tapseal/tapseal/hsm/supervisor"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -90,10 +92,13 @@ func (c *BenchCmd) open(cfg *supervisor.Config) (*pkcs11.Token, keys.ID, error) 
 			id = set.Versions[0].ID
 		}
 	}
-	pin, err := os.ReadFile(cfg.PINFile)
+	kept, err := secret.ReadPIN(cfg.PINFile)
 	if err != nil {
-		return nil, keys.ID{}, fmt.Errorf("reading the PIN file: %w", err)
+		return nil, keys.ID{}, fmt.Errorf("pin_file: %w", err)
 	}
+	defer kept.Wipe()
+	var pin []byte
+	kept.Use(func(p []byte) { pin = bytes.Clone(p) }) // Open wipes it
 	token, err := pkcs11.Open(pkcs11.Config{
 		Module: cfg.Module, ModuleArgs: cfg.ModuleArgs,
 		TokenLabel: cfg.TokenLabel, TokenSerial: cfg.TokenSerial,

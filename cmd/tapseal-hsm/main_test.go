@@ -18,6 +18,7 @@ import (
 	"github.com/tapseal/tapseal/hsm/frame"
 	"github.com/tapseal/tapseal/hsm/scratch"
 	"github.com/tapseal/tapseal/hsm/supervisor"
+	"github.com/tapseal/tapseal/hsm/worker"
 	"github.com/tapseal/tapseal/internal/workertest"
 	"github.com/tapseal/tapseal/keys"
 )
@@ -64,7 +65,7 @@ func newSite(t *testing.T) *site {
 	s.write("softhsm2.conf", "directories.tokendir = "+s.path("tokens")+"\nobjectstore.backend = file\nlog.level = ERROR\n")
 	s.write("pin", testPIN+"\n")
 	s.c = supervisor.Config{
-		Module: module, TokenLabel: admin.LabelPrefix + "-cmd", PINFile: "pin", Manifest: "manifest.yaml",
+		Module: module, ModuleSHA256: hashOf(t, module), TokenLabel: admin.LabelPrefix + "-cmd", PINFile: "pin", Manifest: "manifest.yaml",
 		SocketDir: "run", StateDir: "state", Workers: 2,
 		Environment: map[string]string{"SOFTHSM2_CONF": s.path("softhsm2.conf")},
 	}
@@ -77,6 +78,15 @@ func newSite(t *testing.T) *site {
 	}
 	t.Cleanup(func() { _ = s.log.Close() })
 	return s
+}
+
+func hashOf(t *testing.T, module string) string {
+	t.Helper()
+	h, err := worker.HashModule(module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.String()
 }
 
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
@@ -431,7 +441,7 @@ func TestCheckCommand(t *testing.T) {
 	s.configure()
 	problem("token_label")
 	s.c = good
-	s.c.Module = s.path("pin") // no shared object
+	s.c.Module, s.c.ModuleSHA256 = s.path("pin"), hashOf(t, s.path("pin")) // no shared object
 	s.configure()
 	problem("module")
 	s.c = good

@@ -51,5 +51,5 @@ func (r *unlockResult) text() string {
 	if r.Unlocked {
 		return why + "\nlogins are allowed again"
 	}
-	return why + "\nnothing was changed (hint: with the right PIN in the PIN file, run again with --yes)"
+	return why + "\nnothing was changed (hint: with the right PIN where it comes from, run again with --yes)"
 }

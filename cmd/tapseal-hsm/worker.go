@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 
@@ -21,10 +22,12 @@ func (WorkerCmd) Run(log *slog.Logger) error {
 
 // openToken logs in to the token that the bootstrap names.
 func openToken(b *worker.Bootstrap, m *keys.Manifest, log *slog.Logger) (worker.DataToken, error) {
+	var pin []byte
+	b.PIN.Use(func(p []byte) { pin = bytes.Clone(p) }) // Open wipes it
 	t, err := pkcs11.Open(pkcs11.Config{
 		Module: b.Module, ModuleArgs: b.ModuleArgs, TokenLabel: b.TokenLabel, TokenSerial: b.TokenSerial,
 		ResidentKeys: b.ResidentKeys, Log: log, MeasureCPU: measuring(),
-	}, b.PIN.Reveal(), m)
+	}, pin, m)
 	if err != nil {
 		return nil, &worker.Failure{Kind: failureKind(err), Err: err}
 	}

@@ -29,7 +29,7 @@ func Check(ctx context.Context, c *Config, o Options) *CheckReport {
 	r := &CheckReport{Login: LoginNotTried, Problems: c.Validate(), Keys: []worker.KeyFinding{}}
 	if len(r.Problems) == 0 {
 		if err := r.checkToken(ctx, c, o); err != nil {
-			r.Problems = append(r.Problems, problemOf(err))
+			r.Problems = append(r.Problems, c.problemOf(err))
 		}
 	}
 	for _, k := range r.Keys {
@@ -53,10 +53,15 @@ func (r *CheckReport) checkToken(ctx context.Context, c *Config, o Options) erro
 	if _, err := os.Stat(c.StateDir); err != nil {
 		return Problem{"state_dir", "is not there yet: without it a refused PIN cannot be remembered, so no login is tried"}
 	}
-	l, err := newLogins(c, o.Log)
+	source, err := c.openSourceForCheck(ctx, o)
 	if err != nil {
 		return err
 	}
+	l, err := newLogins(c, source, o.Log)
+	if err != nil {
+		return err
+	}
+	defer l.close()
 	none, err := os.Open(os.DevNull)
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", os.DevNull, err)
@@ -84,22 +89,28 @@ func (r *CheckReport) checkToken(ctx context.Context, c *Config, o Options) erro
 }
 
 // problemOf says which configuration key an error is about.
-func problemOf(err error) Problem {
+func (c *Config) problemOf(err error) Problem {
+	pin := "pin_file"
+	if c.Vault != nil {
+		pin = "vault.pin_path"
+	}
 	var p Problem
 	var start *startError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.Is(err, errStopped):
-		return Problem{"pin_file", err.Error()}
+		return Problem{pin, err.Error()}
 	case !errors.As(err, &start):
 		return Problem{"module", err.Error()}
 	}
 	switch start.kind {
 	case worker.FailurePINRefused:
-		return Problem{"pin_file", start.Error() + "; " + latchHint}
+		return Problem{pin, start.Error() + "; " + latchHint}
 	case worker.FailureTokenNotFound:
 		return Problem{"token_label", start.Error()}
+	case worker.FailureModuleRefused:
+		return Problem{"module_sha256", start.Error()}
 	case worker.FailureKeys:
 		return Problem{"manifest", start.Error()}
 	case worker.FailureModule, worker.FailureInternal:

@@ -35,7 +35,9 @@ type Config struct {
 	TokenLabel   string            `yaml:"token_label,omitempty"`    // label of the token; label or serial is required
 	TokenSerial  string            `yaml:"token_serial,omitempty"`   // serial number of the token
 	Environment  map[string]string `yaml:"environment,omitempty"`    // the whole environment of the workers
-	PINFile      string            `yaml:"pin_file"`                 // user PIN; mode 0600 or less, own file
+	ModuleSHA256 string            `yaml:"module_sha256"`            // hash of the module's file, hexadecimal; another file is refused
+	PINFile      string            `yaml:"pin_file,omitempty"`       // user PIN; mode 0600 or less, own file. This or vault is required
+	Vault        *Vault            `yaml:"vault,omitempty"`          // where the user PIN is instead
 	Manifest     string            `yaml:"manifest"`                 // key manifest
 	SocketDir    string            `yaml:"socket_dir"`               // directory of worker-<n>.sock and supervisor.sock, mode 0700 or 0750
 	StateDir     string            `yaml:"state_dir"`                // where the login latch lives, mode 0700; must survive restarts
@@ -69,7 +71,11 @@ func LoadConfig(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
-	for _, p := range []*string{&c.Module, &c.PINFile, &c.Manifest, &c.SocketDir, &c.StateDir} {
+	paths := []*string{&c.Module, &c.PINFile, &c.Manifest, &c.SocketDir, &c.StateDir}
+	if c.Vault != nil {
+		paths = append(paths, &c.Vault.CAFile, &c.Vault.WrappedSecretID, &c.Vault.TokenFile)
+	}
+	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}

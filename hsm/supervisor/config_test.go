@@ -53,6 +53,11 @@ func TestValidateNamesTheKey(t *testing.T) {
 	}{
 		{"module", func(_ *testing.T, r *rig) { r.c.Module = r.path("nothing.so") }},
 		{"module", func(_ *testing.T, r *rig) { r.c.Module = "" }},
+		{"module", func(t *testing.T, r *rig) { chmod(t, r.c.Module, 0o660) }},
+		{"module", func(t *testing.T, r *rig) { chmod(t, r.dir, 0o770) }},
+		{"module_sha256", func(_ *testing.T, r *rig) { r.c.ModuleSHA256 = "" }},
+		{"module_sha256", func(_ *testing.T, r *rig) { r.c.ModuleSHA256 = r.c.ModuleSHA256[2:] }},
+		{"module_sha256", func(_ *testing.T, r *rig) { r.write("module.so", "another") }},
 		{"token_label", func(_ *testing.T, r *rig) { r.c.TokenLabel = "" }},
 		{"environment", func(_ *testing.T, r *rig) { r.c.Environment["A=B"] = "x" }},
 		{"pin_file", func(_ *testing.T, r *rig) { r.c.PINFile = "" }},

@@ -26,7 +26,7 @@ const (
 )
 
 // latchHint is what an operator has to do.
-const latchHint = "correct the PIN file, look at the token's PIN counter, then run: tapseal-hsm unlock --config FILE --yes"
+const latchHint = "correct the PIN where it comes from, look at the token's PIN counter, then run: tapseal-hsm unlock --config FILE --yes"
 
 // A latch is a file: it survives a restart, so that a service manager that
 // starts the supervisor again and again cannot use up the tries of an HSM.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/secret"
 )
 
 // Limits of logins.
@@ -41,47 +42,54 @@ func (e *startError) Error() string {
 	return fmt.Sprintf("worker failed: %s", e.detail)
 }
 
-// logins holds the PIN and decides whether it is used. One login happens at a
+// logins has the PIN and decides whether it is used. One login happens at a
 // time, over all processes with the same state directory, and the next one
 // only when the result of the one before is known.
 type logins struct {
 	latch    latch
 	lockPath string
-	pinFile  string
+	keeper   *pinKeeper
 	log      *slog.Logger
 	turn     chan struct{} // holds one token
 
 	mu       sync.Mutex // guards what follows
-	pin      worker.PIN
+	noPIN    string     // why an operator's unlock is not done yet
 	stopped  *LatchRecord
 	durable  bool // the latch file was seen or written
-	accepted bool // a login has succeeded with this PIN
+	accepted bool // a login has succeeded since the start or the unlock
 	unknown  int  // logins in a row without a known result
 	counts   map[string]uint64
 	changed  chan struct{} // closed when stopped changes
 }
 
-// newLogins reads the latch, and the PIN unless it is latched.
-func newLogins(c *Config, log *slog.Logger) (*logins, error) {
+// newLogins reads the latch, and the PIN unless it is latched. It takes over
+// the source, also when it fails.
+func newLogins(c *Config, source pinSource, log *slog.Logger) (*logins, error) {
 	l := &logins{
-		latch: newLatch(c.StateDir), lockPath: filepath.Join(c.StateDir, "login.lock"), pinFile: c.PINFile,
+		latch: newLatch(c.StateDir), lockPath: filepath.Join(c.StateDir, "login.lock"), keeper: newKeeper(source),
 		log: log, turn: make(chan struct{}, 1), counts: map[string]uint64{}, changed: make(chan struct{}),
 	}
 	if err := l.latch.probe(); err != nil {
+		l.keeper.close()
 		return nil, Problem{"state_dir", fmt.Sprintf("a login latch could not be written: %v", withoutPath(err))}
 	}
 	if r, ok := l.latch.read(); ok {
 		l.stopped, l.durable = &r, true
+		l.keeper.forget() // it is read after the unlock
 		log.Error("logins are stopped", "reason", r.Reason, "since", r.Time, "what_to_do", latchHint)
 		return l, nil
 	}
-	pin, err := readPIN(l.pinFile)
+	pin, err := l.keeper.fresh(context.Background())
+	pin.Wipe()
 	if err != nil {
-		return nil, Problem{"pin_file", err.Error()}
+		l.keeper.close()
+		return nil, err
 	}
-	l.pin = pin
 	return l, nil
 }
+
+// close forgets the PIN.
+func (l *logins) close() { l.keeper.close() }
 
 // attempt gives p its bootstrap when it is its turn, and waits for the first
 // report. After an error p is dead or dying.
@@ -92,12 +100,11 @@ func (l *logins) attempt(ctx context.Context, p *process, b *worker.Bootstrap) (
 		return worker.Report{}, err
 	}
 	defer leave()
-	pin, ok := l.currentPIN()
-	if !ok {
+	if b.PIN, err = l.currentPIN(ctx); err != nil {
 		p.kill()
-		return worker.Report{}, errStopped
+		return worker.Report{}, err
 	}
-	b.PIN = pin
+	defer b.PIN.Wipe()
 	report, err := p.await(b)
 	l.record(report, err)
 	if err != nil {
@@ -126,7 +133,18 @@ func (l *logins) enter(ctx context.Context) (leave func(), err error) {
 }
 
 // currentPIN looks at the latch file as well: another process may have set it.
-func (l *logins) currentPIN() (worker.PIN, bool) {
+func (l *logins) currentPIN(ctx context.Context) (secret.Secret, error) {
+	if !l.allowed() {
+		return secret.Secret{}, errStopped
+	}
+	pin, err := l.keeper.pin(ctx)
+	if err != nil {
+		return secret.Secret{}, fmt.Errorf("no PIN for a login: %w", err)
+	}
+	return pin, nil
+}
+
+func (l *logins) allowed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped == nil {
@@ -134,7 +152,7 @@ func (l *logins) currentPIN() (worker.PIN, bool) {
 			l.stop(r, true)
 		}
 	}
-	return l.pin, l.stopped == nil && !l.pin.IsZero()
+	return l.stopped == nil
 }
 
 // await boots p and waits for what becomes of it. It does not give up when the
@@ -206,8 +224,8 @@ func (l *logins) stopNow(reason string) {
 
 // stop is called with mu held.
 func (l *logins) stop(r LatchRecord, durable bool) {
-	l.stopped, l.durable = &r, durable
-	l.pin.Wipe()
+	l.stopped, l.durable, l.noPIN = &r, durable, ""
+	l.keeper.forget()
 	l.log.Error("logins are stopped", "reason", r.Reason, "since", r.Time, "what_to_do", latchHint)
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -216,29 +234,40 @@ func (l *logins) stop(r LatchRecord, durable bool) {
 // watch notices an operator's unlock until ctx ends.
 func (l *logins) watch(ctx context.Context) {
 	for sleep(ctx, latchPoll) {
-		l.look()
+		if l.unlocked() {
+			l.resume(ctx)
+		}
 	}
 }
 
-func (l *logins) look() {
+func (l *logins) unlocked() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped == nil {
-		return
+		return false
 	}
 	if !l.durable {
 		l.durable = l.latch.set(*l.stopped) == nil
-		return
+		return false
 	}
-	if _, ok := l.latch.read(); ok {
-		return
-	}
-	pin, err := readPIN(l.pinFile)
+	_, ok := l.latch.read()
+	return !ok
+}
+
+// resume allows logins again, with a PIN that was read after the unlock.
+func (l *logins) resume(ctx context.Context) {
+	pin, err := l.keeper.fresh(ctx)
+	pin.Wipe()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err != nil {
-		return // the log has said what to do; the file is looked at again
+		if why := err.Error(); why != l.noPIN && ctx.Err() == nil {
+			l.noPIN = why
+			l.log.Error("logins are unlocked, but there is no PIN", "error", err)
+		}
+		return
 	}
-	l.pin.Wipe()
-	l.pin, l.stopped, l.accepted, l.unknown = pin, nil, false, 0
+	l.stopped, l.accepted, l.unknown = nil, false, 0
 	l.log.Info("logins are allowed again")
 	close(l.changed)
 	l.changed = make(chan struct{})

@@ -49,7 +49,7 @@ func openTestToken(b *worker.Bootstrap, _ *keys.Manifest) (worker.DataToken, err
 	if err != nil {
 		return nil, err
 	}
-	_, err = fmt.Fprintf(f, "worker %d PIN %s\n", b.Slot, b.PIN.Reveal())
+	b.PIN.Use(func(pin []byte) { _, err = fmt.Fprintf(f, "worker %d PIN %s\n", b.Slot, pin) })
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}

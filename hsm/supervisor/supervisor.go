@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/secrets"
 )
 
 // SocketName is the status socket in the socket directory.
@@ -22,11 +23,13 @@ type Options struct {
 	Binary string   // the program whose "worker" subcommand is a worker
 	Stderr *os.File // where workers log, default os.Stderr
 	Log    *slog.Logger
+	Clock  secrets.Clock // for how old a PIN may get, default the system's
 }
 
 // A Supervisor owns the sockets, the PIN and the worker processes.
 type Supervisor struct {
 	c        *Config
+	options  Options
 	log      *slog.Logger
 	spawn    spawn
 	manifest []byte
@@ -40,8 +43,8 @@ type Supervisor struct {
 	status     *os.File
 }
 
-// New checks the configuration, takes the sockets and reads the PIN. Nothing
-// is started. Close gives up what it took, Run does so too.
+// New checks the configuration, takes the sockets and reads the PIN, for which
+// it waits a while if Vault is away. Nothing is started. Close gives up what it took, Run does so too.
 func New(c *Config, o Options) (*Supervisor, error) {
 	c.fillDefaults()
 	if problems := c.Validate(); len(problems) > 0 {
@@ -56,7 +59,7 @@ func New(c *Config, o Options) (*Supervisor, error) {
 		return nil, Problem{"manifest", err.Error()}
 	}
 	s := &Supervisor{
-		c: c, log: o.Log, manifest: manifest, recycling: make(chan struct{}, 1), started: time.Now(),
+		c: c, options: o, log: o.Log, manifest: manifest, recycling: make(chan struct{}, 1), started: time.Now(),
 		spawn: newSpawn(c, o),
 	}
 	if err := s.take(); err != nil {
@@ -103,7 +106,11 @@ func (s *Supervisor) take() error {
 	if s.lock, err = tryLock(filepath.Join(s.c.StateDir, "supervisor.lock")); err != nil {
 		return Problem{"state_dir", fmt.Sprintf("is another supervisor running? %v", err)}
 	}
-	if s.logins, err = newLogins(s.c, s.log); err != nil {
+	source, err := s.c.openSource(context.Background(), s.options)
+	if err != nil {
+		return err
+	}
+	if s.logins, err = newLogins(s.c, source, s.log); err != nil {
 		return err
 	}
 	for n := range s.c.Workers {
@@ -132,9 +139,8 @@ func (s *Supervisor) Close() {
 		s.status = nil
 	}
 	if s.logins != nil {
-		s.logins.mu.Lock()
-		s.logins.pin.Wipe()
-		s.logins.mu.Unlock()
+		s.logins.close()
+		s.logins = nil
 	}
 	if s.lock != nil {
 		_ = s.lock.Close()
@@ -165,6 +171,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	go func() {
 		defer s.background.Done()
 		s.logins.watch(watch)
+	}()
+	s.background.Add(1)
+	go func() {
+		defer s.background.Done()
+		s.logins.keeper.refresh(watch, s.logins.allowed)
 	}()
 	var slots sync.WaitGroup
 	for _, sl := range s.slots {
@@ -208,9 +219,10 @@ func (s *Supervisor) launch(ctx context.Context, sl *slot) (*process, error) {
 
 // bootstrap is what a worker is told, without the PIN.
 func (c *Config) bootstrap(mode worker.Mode, slot int, manifest []byte) *worker.Bootstrap {
+	hash, _ := worker.ParseModuleHash(c.ModuleSHA256) // validated; the zero value is refused
 	return &worker.Bootstrap{
 		Mode: mode, Slot: slot,
-		Module: c.Module, ModuleArgs: c.ModuleArgs, TokenLabel: c.TokenLabel, TokenSerial: c.TokenSerial,
+		Module: c.Module, ModuleHash: hash, ModuleArgs: c.ModuleArgs, TokenLabel: c.TokenLabel, TokenSerial: c.TokenSerial,
 		ResidentKeys: c.ResidentKeys, Manifest: manifest, AllowedUIDs: []uint32{*c.DaemonUID},
 		Guess: worker.GuessPolicy{
 			Mismatches: c.GuessLimit.Mismatches,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/frame"
+	"github.com/tapseal/tapseal/hsm/worker"
 	"github.com/tapseal/tapseal/internal/workertest"
 )
 
@@ -50,8 +51,12 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	r.write("manifest.yaml", string(manifest))
 	r.write("pin", testPIN+"\n")
 	r.write("module.so", "")
+	module, err := worker.HashModule(r.path("module.so"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.c = &Config{
-		Module: r.path("module.so"), TokenLabel: "test", PINFile: r.path("pin"), Manifest: r.path("manifest.yaml"),
+		Module: r.path("module.so"), ModuleSHA256: module.String(), TokenLabel: "test", PINFile: r.path("pin"), Manifest: r.path("manifest.yaml"),
 		SocketDir: r.path("run"), StateDir: r.path("state"), Workers: 2,
 		Environment: map[string]string{envLogins: r.path("logins"), envMode: r.path("mode"), envStuck: r.path("stuck")},
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -41,7 +42,7 @@ func (c *Config) Validate() []Problem {
 			found = append(found, Problem{Key: key, Problem: err.Error()})
 		}
 	}
-	add("module", checkModule(c.Module))
+	found = append(found, c.checkModule()...)
 	if c.TokenLabel == "" && c.TokenSerial == "" {
 		add("token_label", fmt.Errorf("token_label or token_serial is required"))
 	}
@@ -50,10 +51,8 @@ func (c *Config) Validate() []Problem {
 			add("environment", fmt.Errorf("%q is no name of an environment variable", name))
 		}
 	}
-	pin, err := readPIN(c.PINFile)
-	pin.Wipe()
-	add("pin_file", err)
-	_, err = c.readManifest()
+	found = append(found, c.checkPINSource()...)
+	_, err := c.readManifest()
 	add("manifest", err)
 	add("socket_dir", checkDir(c.SocketDir, 0o027))
 	add("socket_dir", c.checkSocketPaths())
@@ -77,16 +76,43 @@ func (c *Config) validateNumbers() []Problem {
 	return found
 }
 
-func checkModule(path string) error {
-	if path == "" {
-		return fmt.Errorf("is required")
+// checkModule asks what each worker asks again before it loads the module.
+func (c *Config) checkModule() []Problem {
+	if c.Module == "" {
+		return []Problem{{"module", "is required"}}
 	}
-	info, err := os.Stat(path)
+	got, err := worker.HashModule(c.Module)
+	if err != nil {
+		return []Problem{{"module", withoutPath(err).Error()}}
+	}
+	toPin := fmt.Sprintf("to pin the file that is there now, after you made sure that it is the right one: module_sha256: %s", got)
+	if c.ModuleSHA256 == "" {
+		return []Problem{{"module_sha256", "is required; " + toPin}}
+	}
+	want, err := worker.ParseModuleHash(c.ModuleSHA256)
+	if err != nil {
+		return []Problem{{"module_sha256", err.Error() + "; " + toPin}}
+	}
+	if got != want {
+		return []Problem{{"module_sha256", "the module is another file; " + toPin}}
+	}
+	return nil
+}
+
+// checkPINSource looks at files only; Check asks Vault.
+func (c *Config) checkPINSource() []Problem {
 	switch {
-	case err != nil:
-		return withoutPath(err)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("is not a file")
+	case c.PINFile == "" && c.Vault == nil:
+		return []Problem{{"pin_file", "pin_file or vault is required"}}
+	case c.PINFile != "" && c.Vault != nil:
+		return []Problem{{"pin_file", "pin_file and vault exclude each other"}}
+	case c.Vault != nil:
+		return c.Vault.validate()
+	}
+	pin, err := secret.ReadPIN(c.PINFile)
+	pin.Wipe()
+	if err != nil {
+		return []Problem{{"pin_file", err.Error()}}
 	}
 	return nil
 }
@@ -137,7 +163,7 @@ func checkDir(path string, forbidden fs.FileMode) error {
 	if !info.IsDir() {
 		return fmt.Errorf("is not a directory")
 	}
-	if err := checkOwner(info, false); err != nil {
+	if err := checkOwner(info); err != nil {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&forbidden != 0 {
@@ -146,13 +172,13 @@ func checkDir(path string, forbidden fs.FileMode) error {
 	return nil
 }
 
-func checkOwner(info fs.FileInfo, orRoot bool) error {
+func checkOwner(info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Errorf("owner cannot be determined")
 	}
 	own := uint32(os.Geteuid()) //nolint:gosec // a user id is never negative
-	if st.Uid == own || orRoot && st.Uid == 0 {
+	if st.Uid == own {
 		return nil
 	}
 	return fmt.Errorf("belongs to user id %d, must belong to %d", st.Uid, own)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/tapseal/tapseal/internal/secret"
 )
 
 // File descriptors that the supervisor hands to a worker.
@@ -35,11 +37,12 @@ type Bootstrap struct {
 	Mode        Mode
 	Slot        int    // which of the supervisor's workers this is, for the log
 	Module      string // path of the PKCS#11 module
+	ModuleHash  ModuleHash
 	ModuleArgs  string // initialisation string for a module that needs one
 	TokenLabel  string // the token to use: label, serial number or both
 	TokenSerial string
-	PIN         PIN
-	Manifest    []byte // YAML, see keys.ParseManifest
+	PIN         secret.Secret // at most secret.MaxPINBytes, which fits the byte of its length
+	Manifest    []byte        // YAML, see keys.ParseManifest
 	AllowedUIDs []uint32
 	Guess       GuessPolicy
 
@@ -71,16 +74,15 @@ func (g GuessPolicy) orDefault() GuessPolicy {
 	return g
 }
 
-// wireBootstrap is the JSON form. It is the only place where a PIN is written
-// anywhere, and it never leaves this file.
+// wireBootstrap is the JSON form of all but the PIN.
 type wireBootstrap struct {
 	Mode            Mode     `json:"mode"`
 	Slot            int      `json:"slot"`
 	Module          string   `json:"module"`
+	ModuleHash      string   `json:"module_sha256"`
 	ModuleArgs      string   `json:"module_args"`
 	TokenLabel      string   `json:"token_label"`
 	TokenSerial     string   `json:"token_serial"`
-	PIN             []byte   `json:"pin"`
 	Manifest        []byte   `json:"manifest"`
 	AllowedUIDs     []uint32 `json:"allowed_uids"`
 	GuessMismatches uint32   `json:"guess_mismatches"`
@@ -88,30 +90,72 @@ type wireBootstrap struct {
 	ResidentKeys    bool     `json:"resident_keys"`
 }
 
-// WriteBootstrap writes b as JSON to the pipe of one worker.
+// WriteBootstrap writes b to the pipe of one worker: one byte with the length
+// of the PIN, the PIN, then JSON. The PIN is not in the JSON, because encoders
+// and decoders leave copies in memory that nobody can wipe.
 func WriteBootstrap(w io.Writer, b *Bootstrap) error {
 	data, err := json.Marshal(wireBootstrap{
 		Mode: b.Mode, Slot: b.Slot,
-		Module: b.Module, ModuleArgs: b.ModuleArgs, TokenLabel: b.TokenLabel, TokenSerial: b.TokenSerial,
-		PIN: b.PIN.Reveal(), Manifest: b.Manifest, AllowedUIDs: b.AllowedUIDs,
+		Module: b.Module, ModuleHash: b.ModuleHash.String(), ModuleArgs: b.ModuleArgs,
+		TokenLabel: b.TokenLabel, TokenSerial: b.TokenSerial,
+		Manifest: b.Manifest, AllowedUIDs: b.AllowedUIDs,
 		GuessMismatches: b.Guess.Mismatches, GuessWindowNS: int64(b.Guess.Window),
 		ResidentKeys: b.ResidentKeys,
 	})
 	if err != nil {
 		return errors.New("encoding worker bootstrap")
 	}
-	defer clear(data)
+	if err := writePIN(w, b.PIN); err != nil {
+		return err
+	}
 	if _, err := w.Write(data); err != nil {
 		return fmt.Errorf("writing worker bootstrap: %w", err)
 	}
 	return nil
 }
 
+func writePIN(w io.Writer, pin secret.Secret) (err error) {
+	pin.Use(func(b []byte) {
+		if len(b) > secret.MaxPINBytes {
+			err = errors.New("writing worker bootstrap: the PIN is too long")
+			return
+		}
+		head := make([]byte, 1+secret.MaxPINBytes)
+		defer clear(head)
+		head[0] = byte(len(b))
+		if _, writeErr := w.Write(head[:1+copy(head[1:], b)]); writeErr != nil {
+			err = fmt.Errorf("writing worker bootstrap: %w", writeErr)
+		}
+	})
+	return err
+}
+
+func readPIN(r io.Reader) (secret.Secret, error) {
+	var length [1]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return secret.Secret{}, err
+	}
+	pin := make([]byte, length[0])
+	if _, err := io.ReadFull(r, pin); err != nil {
+		clear(pin)
+		return secret.Secret{}, err
+	}
+	return secret.New(pin), nil
+}
+
 // ReadBootstrap reads one Bootstrap up to the end of r. Errors never carry
 // what was read.
-func ReadBootstrap(r io.Reader) (*Bootstrap, error) {
+func ReadBootstrap(r io.Reader) (b *Bootstrap, err error) {
+	pin, err := readPIN(r)
+	if err != nil {
+		return nil, fmt.Errorf("reading worker bootstrap: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			pin.Wipe()
+		}
+	}()
 	data, err := io.ReadAll(io.LimitReader(r, maxBootstrapBytes+1))
-	defer clear(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading worker bootstrap: %w", err)
 	}
@@ -125,10 +169,15 @@ func ReadBootstrap(r io.Reader) (*Bootstrap, error) {
 	if w.Mode != ModeServe && w.Mode != ModeCheck {
 		return nil, errors.New("worker bootstrap has no known mode")
 	}
+	hash, err := ParseModuleHash(w.ModuleHash)
+	if err != nil {
+		return nil, errors.New("worker bootstrap has no hash of the module")
+	}
 	return &Bootstrap{
 		Mode: w.Mode, Slot: w.Slot,
-		Module: w.Module, ModuleArgs: w.ModuleArgs, TokenLabel: w.TokenLabel, TokenSerial: w.TokenSerial,
-		PIN: PIN{bytes: w.PIN}, Manifest: w.Manifest, AllowedUIDs: w.AllowedUIDs,
+		Module: w.Module, ModuleHash: hash, ModuleArgs: w.ModuleArgs,
+		TokenLabel: w.TokenLabel, TokenSerial: w.TokenSerial,
+		PIN: pin, Manifest: w.Manifest, AllowedUIDs: w.AllowedUIDs,
 		Guess: GuessPolicy{Mismatches: w.GuessMismatches, Window: time.Duration(w.GuessWindowNS)},
 
 		ResidentKeys: w.ResidentKeys,

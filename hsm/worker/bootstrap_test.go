@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -11,14 +12,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tapseal/tapseal/internal/secret"
 )
 
 const testPIN = "98c4f2-secret"
 
 func testBootstrap() *Bootstrap {
 	return &Bootstrap{
-		Mode: ModeServe, Slot: 3, Module: "/usr/lib/m.so", ModuleArgs: "a b", TokenLabel: "t", TokenSerial: "5",
-		PIN: NewPIN([]byte(testPIN)), Manifest: []byte("deployment: x\n"), AllowedUIDs: []uint32{0, 1000},
+		Mode: ModeServe, Slot: 3, Module: "/usr/lib/m.so", ModuleHash: ModuleHash{1, 2}, ModuleArgs: "a b", TokenLabel: "t", TokenSerial: "5",
+		PIN: secret.New([]byte(testPIN)), Manifest: []byte("deployment: x\n"), AllowedUIDs: []uint32{0, 1000},
 		Guess: GuessPolicy{Mismatches: 5, Window: time.Minute}, ResidentKeys: true,
 	}
 }
@@ -33,7 +36,7 @@ func TestBootstrapRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := cmp.Comparer(func(a, b PIN) bool { return bytes.Equal(a.Reveal(), b.Reveal()) })
+	same := cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) })
 	if diff := cmp.Diff(want, got, same); diff != "" {
 		t.Error(diff)
 	}
@@ -50,27 +53,19 @@ func TestPINDoesNotShowItself(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		shown = append(shown, fmt.Sprintf(verb, b.PIN), fmt.Sprintf(verb, b), fmt.Sprintf(verb, *b))
 	}
-	if _, err := json.Marshal(b); err == nil {
-		t.Error("a bootstrap with a PIN marshals to JSON by accident")
-	}
-	if _, err := yaml.Marshal(map[string]any{"pin": b.PIN}); err == nil {
-		t.Error("a PIN marshals to YAML")
+	for _, marshal := range []func(any) ([]byte, error){json.Marshal, yaml.Marshal} {
+		data, err := marshal(map[string]any{"bootstrap": b})
+		if err != nil {
+			t.Error(err)
+		}
+		shown = append(shown, string(data))
 	}
 	for _, s := range shown {
-		for _, secret := range []string{testPIN, fmt.Sprintf("%x", testPIN), "57 56 99"} {
+		for _, secret := range []string{testPIN, fmt.Sprintf("%x", testPIN), "57 56 99", base64.StdEncoding.EncodeToString([]byte(testPIN))} {
 			if strings.Contains(s, secret) {
 				t.Fatalf("the PIN is shown in %d characters of output", len(s))
 			}
 		}
-	}
-}
-
-func TestPINWipe(t *testing.T) {
-	p := NewPIN([]byte(testPIN))
-	inside := p.Reveal()
-	p.Wipe()
-	if !p.IsZero() || !bytes.Equal(inside, make([]byte, len(testPIN))) {
-		t.Error("the PIN is still in memory")
 	}
 }
 
@@ -80,8 +75,8 @@ func FuzzReadBootstrap(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(pipe.Bytes())
-	f.Add([]byte(`{"mode":1}`))
-	f.Add([]byte(`{"mode":1}{}`))
+	f.Add([]byte("\x00" + `{"mode":1}`))
+	f.Add([]byte("\x041234" + `{"mode":1,"module_sha256":"` + strings.Repeat("a0", 32) + `"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := ReadBootstrap(bytes.NewReader(data))
 		if err != nil {
@@ -98,14 +93,21 @@ func FuzzReadBootstrap(f *testing.F) {
 }
 
 func TestReadBootstrapRefuses(t *testing.T) {
+	hash := `"module_sha256":"` + strings.Repeat("a0", 32) + `"`
+	if _, err := ReadBootstrap(strings.NewReader("\x04c2Vj" + `{"mode":1,` + hash + `}`)); err != nil {
+		t.Fatalf("a good one: %v", err)
+	}
 	for name, in := range map[string]string{
 		"empty":          "",
-		"cut off":        `{"mode":1,"pin":"c2Vj`,
-		"no mode":        `{}`,
-		"unknown mode":   `{"mode":9}`,
-		"unknown field":  `{"mode":1,"exec":"x"}`,
-		"two values":     `{"mode":1}{"mode":1}`,
-		"trailing bytes": `{"mode":1} x`,
+		"cut off in PIN": "\x05c2Vj",
+		"cut off":        "\x04c2Vj" + `{"mode":1,` + hash[:20],
+		"no mode":        "\x04c2Vj" + `{` + hash + `}`,
+		"unknown mode":   "\x04c2Vj" + `{"mode":9,` + hash + `}`,
+		"unknown field":  "\x04c2Vj" + `{"mode":1,` + hash + `,"exec":"x"}`,
+		"two values":     "\x04c2Vj" + `{"mode":1,` + hash + `}{"mode":1}`,
+		"trailing bytes": "\x04c2Vj" + `{"mode":1,` + hash + `} x`,
+		"no hash":        "\x04c2Vj" + `{"mode":1}`,
+		"short hash":     "\x04c2Vj" + `{"mode":1,"module_sha256":"00"}`,
 	} {
 		if _, err := ReadBootstrap(strings.NewReader(in)); err == nil {
 			t.Errorf("%s: accepted", name)

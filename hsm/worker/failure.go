@@ -18,6 +18,9 @@ const (
 	FailureTokenNotFound FailureKind = "token-not-found"
 	// FailureModule: the module does not load, or answered with an error.
 	FailureModule FailureKind = "module"
+	// FailureModuleRefused: the module is not the pinned one, or others can
+	// exchange it. It was not loaded.
+	FailureModuleRefused FailureKind = "module-refused"
 	// FailureKeys: no active key of the manifest could be proved.
 	FailureKeys FailureKind = "key-unproven"
 	// FailureInternal: anything else, a bad manifest or bootstrap among them.
@@ -26,7 +29,7 @@ const (
 
 func (k FailureKind) known() bool {
 	switch k {
-	case FailurePINRefused, FailureTokenNotFound, FailureModule, FailureKeys, FailureInternal:
+	case FailurePINRefused, FailureTokenNotFound, FailureModule, FailureModuleRefused, FailureKeys, FailureInternal:
 		return true
 	}
 	return false

@@ -83,6 +83,9 @@ func login(b *Bootstrap, open OpenFunc) (DataToken, *keys.Manifest, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("key manifest: %w", err)
 	}
+	if err := CheckModule(b.Module, b.ModuleHash); err != nil {
+		return nil, nil, &Failure{Kind: FailureModuleRefused, Err: err}
+	}
 	token, err := open(b, m)
 	if err != nil {
 		return nil, nil, err

@@ -1,0 +1,144 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tapseal/tapseal/internal/secret"
+	"github.com/tapseal/tapseal/internal/secrets"
+)
+
+// A pinSource gives the user PIN of the token.
+type pinSource interface {
+	// PIN is asked before a login; the caller wipes the answer. It may take
+	// some seconds. An error means that no login may be tried.
+	PIN(ctx context.Context) (secret.Secret, error)
+	// Forget drops what the source keeps: the token refused it.
+	Forget()
+	// Close ends the source.
+	Close()
+}
+
+// A pinFile is read anew for each login, so that a changed PIN needs no
+// restart.
+type pinFile string
+
+func (f pinFile) PIN(context.Context) (secret.Secret, error) {
+	pin, err := secret.ReadPIN(string(f))
+	if err != nil {
+		return secret.Secret{}, Problem{"pin_file", err.Error()}
+	}
+	return pin, nil
+}
+
+func (pinFile) Forget() {}
+func (pinFile) Close()  {}
+
+// A vaultPIN keeps the PIN for the time that Vault is away.
+type vaultPIN struct {
+	vault *secrets.Vault
+	pin   *secrets.PIN
+}
+
+func (v *vaultPIN) PIN(ctx context.Context) (secret.Secret, error) {
+	pin, err := v.pin.PIN(ctx)
+	if err != nil {
+		return secret.Secret{}, vaultProblem(err)
+	}
+	return pin, nil
+}
+
+// Forget wipes the kept PIN; the next question asks Vault again.
+func (v *vaultPIN) Forget() { v.pin.Close() }
+
+func (v *vaultPIN) Close() {
+	v.pin.Close()
+	v.vault.Close()
+}
+
+// Cold start without Vault.
+const (
+	// coldStartLimit is how long a start waits for a Vault that is away before
+	// it gives up with exit status 1. A service manager starts it again, which
+	// also shows the operator that something is wrong; waiting longer than
+	// systemd's StartLimitIntervalSec / StartLimitBurst means that systemd
+	// never gives up, while an error in the configuration, which fails at
+	// once, makes it give up soon.
+	coldStartLimit = 20 * time.Second
+	coldStartRetry = 500 * time.Millisecond
+)
+
+// openVault logs in to Vault and reads the PIN for the first time, which
+// leaves it kept. It waits for a Vault that is away, until ctx ends, and for
+// nothing else.
+func openVault(ctx context.Context, v *Vault, o secrets.Options) (*vaultPIN, error) {
+	source := &vaultPIN{}
+	for waiting := false; ; waiting = true {
+		err := source.begin(ctx, v, o)
+		if err == nil {
+			return source, nil
+		}
+		if !errors.Is(err, secrets.ErrAway) || ctx.Err() != nil {
+			source.abandon()
+			return nil, vaultProblem(err)
+		}
+		if !waiting {
+			o.Log.Warn("waiting for vault", "error", err, "at_most", coldStartLimit.String())
+		}
+		if !sleep(ctx, coldStartRetry) {
+			source.abandon()
+			return nil, Problem{"vault.address", fmt.Sprintf(
+				"no PIN and so no service: %v; waited %s (hint: a running supervisor survives this, a start does not)", err, coldStartLimit)}
+		}
+	}
+}
+
+func (v *vaultPIN) begin(ctx context.Context, c *Vault, o secrets.Options) (err error) {
+	if v.vault == nil {
+		if v.vault, err = secrets.Open(ctx, c.Config, o); err != nil {
+			v.vault = nil
+			return err
+		}
+		if v.pin, err = secrets.NewPIN(v.vault, c.PINConfig); err != nil {
+			return err
+		}
+	}
+	pin, err := v.pin.PIN(ctx)
+	pin.Wipe()
+	return err
+}
+
+func (v *vaultPIN) abandon() {
+	if v.vault != nil {
+		v.vault.Close()
+	}
+}
+
+// openSource opens what the configuration names.
+func (c *Config) openSource(ctx context.Context, o Options) (pinSource, error) {
+	if c.Vault == nil {
+		return pinFile(c.PINFile), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, coldStartLimit)
+	defer cancel()
+	return openVault(ctx, c.Vault, secrets.Options{Log: o.Log, Clock: o.Clock})
+}
+
+// openSourceForCheck changes nothing: it does not use up a wrapped secret_id.
+func (c *Config) openSourceForCheck(ctx context.Context, o Options) (pinSource, error) {
+	if c.Vault == nil {
+		return pinFile(c.PINFile), nil
+	}
+	quiet := *c.Vault
+	quiet.WrappedSecretID = ""
+	source := &vaultPIN{}
+	err := source.begin(ctx, &quiet, secrets.Options{Log: slog.New(slog.DiscardHandler), Clock: o.Clock})
+	if err != nil {
+		source.abandon()
+		return nil, vaultProblem(err)
+	}
+	return source, nil
+}
