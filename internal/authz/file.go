@@ -114,7 +114,7 @@ func (k *keySets) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// addReferences adds every anchor and alias: what a row grants must stand in
+// addReferences adds every anchor, alias and merge key: what a row grants must stand in
 // the row, where the reviewer looks.
 func (f *faults) addReferences(data []byte) {
 	var root yaml.Node
@@ -127,6 +127,9 @@ func (f *faults) addReferences(data []byte) {
 		if n.Kind == yaml.AliasNode || n.Anchor != "" {
 			f.add(n.Line, "", "anchors and aliases are not for a policy: say it in full")
 			return
+		}
+		if n.ShortTag() == "!!merge" {
+			f.add(n.Line, "", "merge keys are not for a policy: say it in full")
 		}
 		for _, c := range n.Content {
 			walk(c)

@@ -35,7 +35,7 @@ func CheckIdentity(uri string) error {
 		return errors.New("is not in normal form: scheme and host in lower case")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(uri, "#"):
 		return errors.New("must not have a user, query or fragment")
-	case u.Opaque != "":
+	case u.Opaque != "" && u.Scheme != "spiffe":
 		return nil // for example urn:uuid:…
 	case u.Host == "":
 		return errors.New("must name a host or trust domain")

@@ -69,12 +69,12 @@ type account struct {
 }
 
 // The bucket counts time in sixteenths of a nanosecond, so that rounding one
-// tap's time up costs less than 0.1 % at the highest rate; clock readings are
-// cut to 15 years from the start, which fits.
+// tap's time up costs less than 0.1 % at the highest rate. Clock readings are cut
+// to eight years from the start, so that no difference of two overflows.
 const (
 	ticksPerNano = 16
-	maxClock     = 15 * 365 * 24 * time.Hour
-	longAgo      = math.MinInt64 / 4
+	maxClock     = 8 * 365 * 24 * time.Hour
+	longAgo      = math.MinInt64 / 2 // before every reading: the bucket begins full
 )
 
 func newAccount(start time.Time) *account {
