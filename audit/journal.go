@@ -167,8 +167,10 @@ func (o Options) withDefaults() Options {
 // cannot be taken at all (ErrFull, ErrClosed, ErrPoisoned, a record over its
 // limits) is reported before Append returns. done must not block and must not
 // call the journal. The records may be reused as soon as Append returns.
-func (j *Journal) Append(recs []Record, done func(err error)) {
-	if err := j.take(KindDecision, recs, done); err != nil {
+func (j *Journal) Append(recs []Record, done func(err error)) { j.append(KindDecision, recs, done) }
+
+func (j *Journal) append(kind Kind, recs []Record, done func(err error)) {
+	if err := j.take(kind, recs, done); err != nil {
 		j.stats.refused.Add(uint64(len(recs)))
 		done(err)
 	}
@@ -232,9 +234,18 @@ func newWaiter() *waiter {
 // AppendWait appends one decision and waits until it is durable. If ctx ends
 // first its error is returned, and the record may or may not become durable.
 func (j *Journal) AppendWait(ctx context.Context, rec Record) error {
+	return j.appendWait(ctx, KindDecision, rec)
+}
+
+// AppendAct is AppendWait for a record of KindAdministration.
+func (j *Journal) AppendAct(ctx context.Context, rec Record) error {
+	return j.appendWait(ctx, KindAdministration, rec)
+}
+
+func (j *Journal) appendWait(ctx context.Context, kind Kind, rec Record) error {
 	w := j.waiters.Get().(*waiter) //nolint:errcheck // the pool holds nothing else
 	recs := [1]Record{rec}
-	j.Append(recs[:], w.done)
+	j.append(kind, recs[:], w.done)
 	select {
 	case err := <-w.answer:
 		j.waiters.Put(w)

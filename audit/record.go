@@ -20,11 +20,61 @@ const (
 // Kind says what a record is. The zero value is invalid.
 type Kind uint8
 
-// Kinds. The journal sets them: Append writes decisions.
+// Kinds. The journal sets them: Append writes decisions, AppendAct acts.
 const (
-	KindDecision  Kind = 1 // a verdict
-	KindRecovered Kind = 2 // the journal was opened and an uncommitted tail of CutBytes was cut off
+	KindDecision       Kind = 1 // a verdict
+	KindRecovered      Kind = 2 // the journal was opened and an uncommitted tail of CutBytes was cut off
+	KindAdministration Kind = 3 // an act on the service: once before it, once after it
 )
+
+// Action is what an act does. The zero value is invalid.
+type Action uint8
+
+// Actions.
+const (
+	ActionReloadPolicy   Action = 1 // the policy file is read again and put in force; also at a start
+	ActionTryPolicy      Action = 2 // the policy file is read again and compared only
+	ActionRecycleWorkers Action = 3 // every worker process is replaced
+)
+
+// String is the action's name in the journal's text form.
+func (a Action) String() string {
+	switch a {
+	case ActionReloadPolicy:
+		return "reload-policy"
+	case ActionTryPolicy:
+		return "try-policy"
+	case ActionRecycleWorkers:
+		return "recycle-workers"
+	default:
+		return fmt.Sprintf("action %d", uint8(a))
+	}
+}
+
+// Outcome says which of an act's two records this is, and how it went. The zero
+// value is invalid.
+type Outcome uint8
+
+// Outcomes.
+const (
+	OutcomeIntended Outcome = 1 // it is about to be done
+	OutcomeDone     Outcome = 2
+	OutcomeFailed   Outcome = 3 // nothing changed
+)
+
+// String is the outcome's name in the journal's text form.
+func (o Outcome) String() string {
+	switch o {
+	case OutcomeIntended:
+		return "intended"
+	case OutcomeDone:
+		return "done"
+	case OutcomeFailed:
+		return "failed"
+	default:
+		return fmt.Sprintf("outcome %d", uint8(o))
+	}
+}
 
 // Method is the call that led to a decision. The zero value is invalid.
 type Method uint8
@@ -36,7 +86,7 @@ const (
 	MethodRespond Method = 3 // Respond
 )
 
-// A Record is one decision. It has no PAN, cryptogram or key material, and no
+// A Record is one decision, or one half of an act. It has no PAN, cryptogram or key material, and no
 // field into which a caller could put one unnoticed but RequestID, which the
 // service restricts to 64 printable characters.
 type Record struct {
@@ -55,10 +105,36 @@ type Record struct {
 	Reasons    [MaxReasons]uint8 `json:"reasons"`             // numbers of tapseal.v1.Reason, zero terminated
 	Attempts   uint8             `json:"attempts,omitempty"`  // workers that were asked
 	CutBytes   uint64            `json:"cut_bytes,omitempty"` // KindRecovered only
+
+	// KindAdministration only. RequestID is the same in both records of an act;
+	// Caller is empty for an act of the process itself, as at a start.
+	Action    Action  `json:"action,omitempty"`
+	Outcome   Outcome `json:"outcome,omitempty"`
+	Principal string  `json:"principal,omitempty"` // whom the policy takes the caller for
+	Subject   string  `json:"subject,omitempty"`   // what is acted on: a digest or a name
+	Reason    string  `json:"reason,omitempty"`    // why, in the words of whoever acts
+	Detail    string  `json:"detail,omitempty"`    // what changed, or what went wrong
 }
 
-// recordVersion is the first byte of every encoded record.
-const recordVersion = 1
+// Versions of an encoded record, its first byte. Acts have text fields after
+// those of version 1; everything else is still written as version 1, so that a
+// reader of before understands it.
+const (
+	recordVersion    = 1
+	recordVersionAct = 2
+)
+
+func (r *Record) version() byte {
+	if r.Kind == KindAdministration {
+		return recordVersionAct
+	}
+	return recordVersion
+}
+
+// actFields are the text fields that only acts have, in their order.
+func (r *Record) actFields() [4]*string {
+	return [...]*string{&r.Principal, &r.Subject, &r.Reason, &r.Detail}
+}
 
 // recordHeadBytes is the fixed part: version, kind, time, method, purpose,
 // verdict, attempts, reasons, profile, key version.
@@ -75,9 +151,12 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 			return dst, fmt.Errorf("audit record: text field has %d bytes, at most %d are allowed", len(s), MaxFieldBytes)
 		}
 	}
+	if err := r.checkAct(); err != nil {
+		return dst, err
+	}
 	start := len(dst)
 	dst = append(dst, make([]byte, framePrefixBytes)...)
-	dst = append(dst, recordVersion, byte(r.Kind))
+	dst = append(dst, r.version(), byte(r.Kind))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Time.UnixNano()))
 	dst = append(dst, byte(r.Method), r.Purpose, r.Verdict, r.Attempts)
 	dst = append(dst, r.Reasons[:]...)
@@ -88,10 +167,29 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	dst = appendText(dst, r.Assignment)
 	dst = appendText(dst, r.KeySet)
 	dst = binary.AppendUvarint(dst, r.CutBytes)
+	if r.Kind == KindAdministration {
+		dst = append(dst, byte(r.Action), byte(r.Outcome))
+		for _, field := range r.actFields() {
+			dst = appendText(dst, *field)
+		}
+	}
 	body := dst[start+framePrefixBytes:]
 	binary.BigEndian.PutUint32(dst[start:], uint32(len(body)))
 	binary.BigEndian.PutUint32(dst[start+4:], checksum(body))
 	return dst, nil
+}
+
+// checkAct holds the fields of an act to their bounds.
+func (r *Record) checkAct() error {
+	if r.Kind != KindAdministration {
+		return nil
+	}
+	for _, field := range r.actFields() {
+		if len(*field) > MaxFieldBytes {
+			return fmt.Errorf("audit record: text field has %d bytes, at most %d are allowed", len(*field), MaxFieldBytes)
+		}
+	}
+	return nil
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -124,8 +222,12 @@ func decodeBody(b []byte) (Record, error) {
 	if len(b) < recordHeadBytes {
 		return Record{}, errRecordCut
 	}
-	if b[0] != recordVersion {
-		return Record{}, fmt.Errorf("record has version %d, only %d is known", b[0], recordVersion)
+	version := b[0]
+	if version != recordVersion && version != recordVersionAct {
+		return Record{}, fmt.Errorf("record has version %d, only %d and %d are known", version, recordVersion, recordVersionAct)
+	}
+	if (version == recordVersionAct) != (Kind(b[1]) == KindAdministration) {
+		return Record{}, fmt.Errorf("record has version %d and kind %d", version, b[1])
 	}
 	r := Record{
 		Kind:       Kind(b[1]),
@@ -139,21 +241,45 @@ func decodeBody(b []byte) (Record, error) {
 		KeyVersion: binary.BigEndian.Uint32(b[16+MaxReasons:]),
 	}
 	b = b[recordHeadBytes:]
+	var err error
 	for _, field := range [...]*string{&r.Caller, &r.RequestID, &r.Assignment, &r.KeySet} {
-		n, used := binary.Uvarint(b)
-		if used <= 0 || n > MaxFieldBytes || uint64(len(b)-used) < n {
-			return Record{}, errRecordCut
+		if *field, b, err = cutText(b); err != nil {
+			return Record{}, err
 		}
-		*field = string(b[used : used+int(n)])
-		b = b[used+int(n):]
 	}
 	cut, used := binary.Uvarint(b)
 	if used <= 0 {
 		return Record{}, errRecordCut
 	}
-	if used != len(b) {
+	r.CutBytes, b = cut, b[used:]
+	if version == recordVersionAct {
+		if b, err = r.decodeAct(b); err != nil {
+			return Record{}, err
+		}
+	}
+	if len(b) != 0 {
 		return Record{}, errors.New("record has bytes after its last field")
 	}
-	r.CutBytes = cut
 	return r, nil
+}
+
+func (r *Record) decodeAct(b []byte) (rest []byte, err error) {
+	if len(b) < 2 {
+		return nil, errRecordCut
+	}
+	r.Action, r.Outcome, b = Action(b[0]), Outcome(b[1]), b[2:]
+	for _, field := range r.actFields() {
+		if *field, b, err = cutText(b); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func cutText(b []byte) (text string, rest []byte, err error) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > MaxFieldBytes || uint64(len(b)-used) < n {
+		return "", nil, errRecordCut
+	}
+	return string(b[used : used+int(n)]), b[used+int(n):], nil
 }

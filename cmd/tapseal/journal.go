@@ -47,6 +47,12 @@ type journalLine struct {
 	Reasons    []string  `json:"reasons,omitempty"`
 	Attempts   uint8     `json:"attempts,omitempty"`
 	CutBytes   uint64    `json:"cut_bytes,omitempty"`
+	Action     string    `json:"action,omitempty"`
+	Outcome    string    `json:"outcome,omitempty"`
+	Principal  string    `json:"principal,omitempty"`
+	Subject    string    `json:"subject,omitempty"`
+	Reason     string    `json:"reason,omitempty"`
+	Detail     string    `json:"detail,omitempty"`
 }
 
 // Run prints the records and then whatever is wrong with them.
@@ -94,11 +100,18 @@ func newJournalLine(r *audit.Record) journalLine {
 		Assignment: r.Assignment, KeySet: r.KeySet, KeyVersion: r.KeyVersion,
 		Attempts: r.Attempts, CutBytes: r.CutBytes,
 	}
-	if r.Kind == audit.KindRecovered {
+	switch r.Kind {
+	case audit.KindRecovered:
 		l.Kind = "recovered"
 		return l
+	case audit.KindAdministration:
+		l.Kind = "administration"
+		l.Action, l.Outcome = r.Action.String(), r.Outcome.String()
+		l.Principal, l.Subject, l.Reason, l.Detail = r.Principal, r.Subject, r.Reason, r.Detail
+		return l
+	default:
+		l.Kind = "decision"
 	}
-	l.Kind = "decision"
 	l.Method = methodName(r.Method)
 	l.Purpose = strings.TrimPrefix(tapsealv1.Purpose(r.Purpose).String(), "PURPOSE_")
 	l.Verdict = strings.TrimPrefix(tapsealv1.Verdict(r.Verdict).String(), "VERDICT_")
@@ -132,6 +145,24 @@ func (l journalLine) text() string {
 	if l.Kind == "recovered" {
 		return fmt.Sprintf("%s: cut %d uncommitted bytes\n", head, l.CutBytes)
 	}
+	if l.Kind == "administration" {
+		return l.actText(head)
+	}
 	return fmt.Sprintf("%s %s %s %s %s %s/%d %s %s %s\n", head, l.Caller, l.RequestID, l.Method,
 		l.Profile, l.KeySet, l.KeyVersion, l.Purpose, l.Verdict, strings.Join(l.Reasons, ","))
+}
+
+// actText is one line for an act; what others wrote is quoted.
+func (l journalLine) actText(head string) string {
+	who := "the service itself"
+	if l.Caller != "" {
+		who = l.Principal + " " + l.Caller
+	}
+	s := fmt.Sprintf("%s %s %s %s by %s", head, l.RequestID, l.Action, l.Outcome, who)
+	for _, f := range []struct{ name, value string }{{"subject", l.Subject}, {"reason", l.Reason}, {"detail", l.Detail}} {
+		if f.value != "" {
+			s += fmt.Sprintf(" %s=%q", f.name, f.value)
+		}
+	}
+	return s + "\n"
 }

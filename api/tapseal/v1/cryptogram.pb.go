@@ -614,11 +614,17 @@ func (*TapResult_Error) isTapResult_Outcome() {}
 // TapError says why a tap was refused before anything was verified.
 type TapError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A gRPC status code: 3 INVALID_ARGUMENT, 8 RESOURCE_EXHAUSTED.
+	// A gRPC status code: 3 INVALID_ARGUMENT; 7 PERMISSION_DENIED, the policy
+	// does not let the caller use this card's key set; 8 RESOURCE_EXHAUSTED, the
+	// caller or the service has too much to do.
 	Code uint32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// What is wrong, naming the EMV tag or the field. Never contains a PAN, a
 	// cryptogram or any other value of the request.
-	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// With RESOURCE_EXHAUSTED: milliseconds to wait before the tap is sent again;
+	// 0 if it should not be repeated as it is. A unary call has the same as
+	// google.rpc.RetryInfo in the details of its status.
+	RetryAfterMs  uint32 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -665,6 +671,13 @@ func (x *TapError) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *TapError) GetRetryAfterMs() uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
 }
 
 // RespondRequest asks for the ARPC of a tap that was VALID.
@@ -1328,10 +1341,11 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12>\n" +
 	"\fverification\x18\x02 \x01(\v2\x18.tapseal.v1.VerificationH\x00R\fverification\x12,\n" +
 	"\x05error\x18\x03 \x01(\v2\x14.tapseal.v1.TapErrorH\x00R\x05errorB\t\n" +
-	"\aoutcome\"8\n" +
+	"\aoutcome\"^\n" +
 	"\bTapError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xcf\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\"\xcf\x01\n" +
 	"\x0eRespondRequest\x12!\n" +
 	"\x03tap\x18\x01 \x01(\v2\x0f.tapseal.v1.TapR\x03tap\x12@\n" +
 	"\x1bauthorisation_response_code\x18\x02 \x01(\fH\x00R\x19authorisationResponseCode\x12L\n" +
