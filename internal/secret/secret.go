@@ -30,13 +30,11 @@ var ErrUnmarshal = errors.New("a secret cannot be unmarshalled")
 // A Secret holds bytes. The zero value holds none. Copies of a Secret are the
 // same Secret: wiping one wipes all; Clone makes another one.
 //
-// It is a pointer, because fmt follows slices and structures in unexported
-// fields without asking their methods, but not pointers. Secrets cannot be
-// compared with ==, which would not take constant time; use Equal.
-type Secret struct {
-	_ [0]func()
-	b *box
-}
+// What it holds is in a closure, because fmt looks into unexported fields
+// without asking their methods, and through pointers as well when the verb is
+// wrong; into a function nothing looks. Nor can Secrets be compared with ==,
+// which would not take constant time; use Equal.
+type Secret struct{ open func() *box }
 
 type box struct {
 	mu    sync.RWMutex // wiping waits for users
@@ -48,19 +46,21 @@ func New(b []byte) Secret {
 	if len(b) == 0 {
 		return Secret{}
 	}
-	return Secret{b: &box{bytes: b}}
+	held := &box{bytes: b}
+	return Secret{open: func() *box { return held }}
 }
 
 // Use calls f with the bytes, nil if there are none. f must not keep, copy or
 // change them, nor call Wipe.
 func (s Secret) Use(f func([]byte)) {
-	if s.b == nil {
+	if s.open == nil {
 		f(nil)
 		return
 	}
-	s.b.mu.RLock()
-	defer s.b.mu.RUnlock()
-	f(s.b.bytes)
+	held := s.open()
+	held.mu.RLock()
+	defer held.mu.RUnlock()
+	f(held.bytes)
 }
 
 // Clone makes a Secret with a life of its own.
@@ -77,25 +77,20 @@ func (s Secret) IsZero() (zero bool) {
 
 // Wipe overwrites the bytes, in every copy of the Secret. Wiping twice is fine.
 func (s Secret) Wipe() {
-	if s.b == nil {
+	if s.open == nil {
 		return
 	}
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	clear(s.b.bytes)
-	s.b.bytes = nil
+	held := s.open()
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	clear(held.bytes)
+	held.bytes = nil
 }
 
 // Equal compares in a time that depends on the lengths only. Two that hold
 // nothing are not equal: nothing proves nothing.
 func (s Secret) Equal(other Secret) (same bool) {
-	if s.IsZero() || other.IsZero() {
-		return false
-	}
-	if s.b == other.b { // a lock that waits for itself behind a writer
-		return true
-	}
-	mine := s.Clone()
+	mine := s.Clone() // both locks at once could wait for each other behind a writer
 	defer mine.Wipe()
 	mine.Use(func(a []byte) {
 		other.Use(func(b []byte) { same = len(a) > 0 && subtle.ConstantTimeCompare(a, b) == 1 })
