@@ -29,7 +29,7 @@ import (
 type BenchCmd struct {
 	Config  string        `help:"Configuration file of the supervisor." required:"" type:"path"`
 	KeySet  string        `help:"Key set of all taps." required:""`
-	Seconds time.Duration `help:"How long." default:"5s"`
+	Length  time.Duration `help:"How long." default:"5s"`
 }
 
 // benchTap is one tap of a visa card.
@@ -74,7 +74,7 @@ func (c *BenchCmd) Run(out stdout) error {
 	if _, err := in.ReadString('\n'); err != nil {
 		return fmt.Errorf("waiting for the start: %w", err)
 	}
-	result, err := loop(token, jobs, c.Seconds)
+	result, err := loop(token, jobs, c.Length)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ const measureDirEnv = "TAPSEAL_HSM_MEASURE_DIR"
 // Options of Run.
 type Options struct {
 	BinDir  string        // where tapseald and tapseal-hsm are
-	Seconds time.Duration // of each measurement
+	Length  time.Duration // of each measurement
 	Rounds  int           // of bare loop and service in turn
 	Total   int           // verifications before the daemon's memory is read
 	Profile string        // file for a CPU profile of the daemon under streamed load; empty: none
@@ -121,7 +121,7 @@ func (b *bench) compare(ctx context.Context) error {
 	err = b.with(ctx, settings{recycleAfter: noRecycling, measure: b.measure, profiling: b.Profile != ""}, func(s *service, l *load) error {
 		b.row("start to ready, token there", "%.2f s", s.toReady.Seconds())
 		for range b.Rounds {
-			rate, sum, err := rawLoop(ctx, b.BinDir, b.dir, raw, b.Seconds)
+			rate, sum, err := rawLoop(ctx, b.BinDir, b.dir, raw, b.Length)
 			if err != nil {
 				return err
 			}
@@ -154,7 +154,7 @@ func (b *bench) streamed(ctx context.Context, s *service, l *load) (m streamed, 
 		return m, err
 	}
 	profiled := b.profile(s)
-	n, took, err := l.stream(ctx, b.Seconds, 0)
+	n, took, err := l.stream(ctx, b.Length, 0)
 	if err = errors.Join(err, <-profiled); err != nil {
 		return m, err
 	}
@@ -180,7 +180,7 @@ func (b *bench) profile(s *service) <-chan error {
 		done <- nil
 		return done
 	}
-	go func() { done <- fetchProfile(s.metrics, b.Seconds, b.Profile) }()
+	go func() { done <- fetchProfile(s.metrics, b.Length, b.Profile) }()
 	return done
 }
 
@@ -254,7 +254,7 @@ func watchWorkers(root int, stop <-chan struct{}) <-chan uint64 {
 const unaryCallers = 64
 
 func (b *bench) unary(ctx context.Context, s *service, l *load) error {
-	full, err := l.unary(ctx, unaryCallers, b.Seconds)
+	full, err := l.unary(ctx, unaryCallers, b.Length)
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (b *bench) unary(ctx context.Context, s *service, l *load) error {
 	if err != nil {
 		return err
 	}
-	half, err := l.paced(ctx, b.peak/2, b.Seconds)
+	half, err := l.paced(ctx, b.peak/2, b.Length)
 	if err != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ func (b *bench) recycling(ctx context.Context) error {
 		{"unary at half, each worker replaced every second", uint64(max(rate/workers, 100))},
 	} {
 		err := b.with(ctx, settings{recycleAfter: v.after}, func(_ *service, l *load) error {
-			r, err := l.paced(ctx, rate, b.Seconds)
+			r, err := l.paced(ctx, rate, b.Length)
 			if err == nil {
 				b.latencyRow(v.what, r)
 			}
@@ -324,7 +324,7 @@ func (b *bench) software(context.Context) error {
 	}
 	var out cryptogram.Outcome
 	n, start := 0, time.Now()
-	for ; time.Since(start) < b.Seconds/2; n++ {
+	for ; time.Since(start) < b.Length/2; n++ {
 		if err := software.Execute([16]byte(raw), &plans[n%len(plans)], &out); err != nil {
 			return err
 		}

@@ -190,7 +190,7 @@ type rawProcess struct {
 
 func startRaw(ctx context.Context, binDir, dir string, env map[string]string, taps []byte, d time.Duration) (*rawProcess, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(binDir, "tapseal-hsm"), "bench",
-		"--config", filepath.Join(dir, "hsm.yaml"), "--key-set", keySet, "--seconds", d.String())
+		"--config", filepath.Join(dir, "hsm.yaml"), "--key-set", keySet, "--length", d.String())
 	for k, v := range env {
 		if k != measureDirEnv {
 			cmd.Env = append(cmd.Env, k+"="+v)

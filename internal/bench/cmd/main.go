@@ -16,7 +16,7 @@ import (
 func main() {
 	o := bench.Options{Out: os.Stdout}
 	flag.StringVar(&o.BinDir, "bin", "bin", "directory of tapseald and tapseal-hsm")
-	flag.DurationVar(&o.Seconds, "seconds", 8*time.Second, "length of one measurement")
+	flag.DurationVar(&o.Length, "length", 8*time.Second, "length of one measurement")
 	flag.IntVar(&o.Rounds, "rounds", 2, "times that bare loop and service take turns")
 	flag.IntVar(&o.Total, "n", 1_000_000, "verifications before the daemon's memory is read")
 	flag.StringVar(&o.Profile, "profile", "", "file for a CPU profile of the daemon under streamed load")
