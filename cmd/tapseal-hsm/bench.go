@@ -27,9 +27,9 @@ import (
 // around it. Standard input has one line of JSON taps and then an empty line
 // that starts the clock. The environment must be that of the workers.
 type BenchCmd struct {
-	Config  string        `help:"Configuration file of the supervisor." required:"" type:"path"`
-	KeySet  string        `help:"Key set of all taps." required:""`
-	Length  time.Duration `help:"How long." default:"5s"`
+	Config string        `help:"Configuration file of the supervisor." required:"" type:"path"`
+	KeySet string        `help:"Key set of all taps." required:""`
+	Length time.Duration `help:"How long." default:"5s"`
 }
 
 // benchTap is one tap of a visa card.
