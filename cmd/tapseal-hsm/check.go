@@ -67,6 +67,11 @@ func printReport(out stdout, r *supervisor.CheckReport) error {
 			return fmt.Errorf("printing the result: %w", err)
 		}
 	}
+	if r.Vault != "" {
+		if _, err := fmt.Fprintf(out, "vault: %s\n", r.Vault); err != nil {
+			return fmt.Errorf("printing the result: %w", err)
+		}
+	}
 	verdict := "everything is all right"
 	if !r.OK {
 		verdict = fmt.Sprintf("%d problems", len(r.Problems))

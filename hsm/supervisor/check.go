@@ -14,13 +14,15 @@ type CheckReport struct {
 	OK       bool                `json:"ok"`
 	Problems []Problem           `json:"problems"`
 	Keys     []worker.KeyFinding `json:"keys"`
-	Login    string              `json:"login"` // "ok", "stopped", or "not tried"
+	Login    string              `json:"login"`           // "ok", "stopped", or "not tried"
+	Vault    string              `json:"vault,omitempty"` // what was found there
 }
 
 // LoginNotTried is CheckReport.Login when the check did not get that far.
 const LoginNotTried = "not tried"
 
-// Check validates the configuration, then logs in once, unless logins are
+// Check validates the configuration, asks Vault where there is one, then logs
+// in once, unless logins are
 // stopped, and proves every key of the manifest in a worker of its own.
 // Nothing is changed, with one exception: a PIN that the token refuses stops
 // all logins here as everywhere, because the token has counted the try.
@@ -54,8 +56,15 @@ func (r *CheckReport) checkToken(ctx context.Context, c *Config, o Options) erro
 		return Problem{"state_dir", "is not there yet: without it a refused PIN cannot be remembered, so no login is tried"}
 	}
 	source, err := c.openSourceForCheck(ctx, o)
+	if errors.Is(err, errNoLoginYet) {
+		r.Vault = err.Error()
+		return nil
+	}
 	if err != nil {
 		return err
+	}
+	if c.Vault != nil {
+		r.Vault = fmt.Sprintf("the PIN can be read as role %s", c.Vault.Role)
 	}
 	l, err := newLogins(c, source, o.Log)
 	if err != nil {

@@ -128,17 +128,26 @@ func (c *Config) openSource(ctx context.Context, o Options) (pinSource, error) {
 }
 
 // openSourceForCheck changes nothing: it does not use up a wrapped secret_id.
+// Before the first login with that, there is no source.
 func (c *Config) openSourceForCheck(ctx context.Context, o Options) (pinSource, error) {
 	if c.Vault == nil {
 		return pinFile(c.PINFile), nil
 	}
-	quiet := *c.Vault
-	quiet.WrappedSecretID = ""
-	source := &vaultPIN{}
-	err := source.begin(ctx, &quiet, secrets.Options{Log: slog.New(slog.DiscardHandler), Clock: o.Clock})
+	quiet := secrets.Options{Log: slog.New(slog.DiscardHandler), Clock: o.Clock}
+	first, err := secrets.LookAt(ctx, c.Vault.Config, quiet)
 	if err != nil {
+		return nil, vaultProblem(err)
+	}
+	if first {
+		return nil, errNoLoginYet
+	}
+	source := &vaultPIN{}
+	if err := source.begin(ctx, c.Vault, quiet); err != nil {
 		source.abandon()
 		return nil, vaultProblem(err)
 	}
 	return source, nil
 }
+
+// errNoLoginYet means that only a start may go on from here.
+var errNoLoginYet = errors.New("no token yet: the wrapped secret_id is for this role and was not used; the next start uses it")

@@ -18,6 +18,7 @@ import (
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/frame"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/secrets"
 	"github.com/tapseal/tapseal/internal/workertest"
 )
 
@@ -33,7 +34,9 @@ type rig struct {
 	c    *Config
 	log  *os.File
 	stop context.CancelFunc
-	done chan error
+	// of Options, nil is the system's
+	clock secrets.Clock
+	done  chan error
 }
 
 func newRig(t *testing.T, change func(*Config)) *rig {
@@ -88,7 +91,7 @@ func (r *rig) read(name string) string {
 }
 
 func (r *rig) options() Options {
-	return Options{Binary: os.Args[0], Stderr: r.log, Log: slog.New(slog.NewJSONHandler(r.log, nil))}
+	return Options{Binary: os.Args[0], Stderr: r.log, Log: slog.New(slog.NewJSONHandler(r.log, nil)), Clock: r.clock}
 }
 
 // start runs a supervisor until the test ends or stopNow.
