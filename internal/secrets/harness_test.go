@@ -34,7 +34,7 @@ type server struct {
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	caFile  string
-	stderr  bytes.Buffer
+	stderr  lines
 	address string
 }
 
