@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"time"
-
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/tapseal/tapseal/cryptogram"
@@ -16,7 +14,8 @@ import (
 // A keystore knows the manifest's keys in the token: found once, each proved
 // before its first use, refused for the rest of the epoch if it failed.
 type keystore struct {
-	keys map[keys.ID]*heldKey
+	keys     map[keys.ID]*heldKey
+	byHandle map[p11.ObjectHandle]*heldKey // of the token objects
 }
 
 // A heldKey is one key version of the manifest and its object.
@@ -29,7 +28,7 @@ type heldKey struct {
 
 	copied   p11.ObjectHandle // resident copy, 0 if there is none
 	uncopied bool             // the token gives no right copy; stays for the epoch
-	seen     time.Time        // when the token object of a resident key was seen
+	look     uint64           // number of the last look that found the token object
 }
 
 // root is the object that derivations start from.
@@ -49,7 +48,7 @@ const (
 // newKeystore takes the versions that may be in the token. Two with one id
 // would make the token's answer a matter of luck.
 func newKeystore(m *keys.Manifest) (*keystore, error) {
-	ks := &keystore{keys: make(map[keys.ID]*heldKey)}
+	ks := &keystore{keys: make(map[keys.ID]*heldKey), byHandle: make(map[p11.ObjectHandle]*heldKey)}
 	for i := range m.Sets {
 		set := &m.Sets[i]
 		if set.Use != keys.UseIssuerAC {
@@ -90,6 +89,7 @@ func (ks *keystore) index(ctx *p11.Ctx, s p11.SessionHandle) error {
 		copy(id[:], attrs[0].Value)
 		if k, ours := ks.keys[id]; ours {
 			k.handle = h
+			ks.byHandle[h] = k
 			k.found++
 		}
 	}

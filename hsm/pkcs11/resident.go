@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
@@ -15,10 +16,22 @@ import (
 // object, so the object is looked for again and again.
 // See docs/decisions/0010-resident-keys.md.
 
-// residentCheckEvery is how long a copy may be used on the strength of one
-// look at its token object, so it bounds how long a destroyed key serves on.
-// A look costs some 10 µs, for keys in use only.
-const residentCheckEvery = time.Second
+// lookEvery is how long copies may be used on the strength of one look at their
+// token objects, so it bounds how long a destroyed key serves on.
+const lookEvery = time.Second
+
+// idsInALook is how many resident keys have their CKA_ID read in each look, in
+// turn. Reading one costs as much as searching the token for a hundred.
+const idsInALook = 16
+
+// residents are the keys with a copy.
+type residents struct {
+	keys   []*heldKey
+	looked time.Time // last time that all of them were found
+	look   uint64    // number of the look
+	turn   int       // where reading the ids goes on
+	err    error     // of the last look; as long as it is set no copy is used
+}
 
 // keepResident makes the copy of a key that has just been proved, or proves
 // the one that there is. A token that gives no right copy is no error: the
@@ -34,7 +47,6 @@ func (t *Token) keepResident(k *heldKey) error {
 	}
 	fault := t.checkCopy(k)
 	if fault == nil {
-		k.seen = t.now
 		return nil
 	}
 	t.dropCopy(k)
@@ -51,6 +63,7 @@ func (t *Token) copyKey(k *heldKey) error {
 	h, err := t.module.ctx.CopyObject(t.sessions.holder, k.handle, []*p11.Attribute{residentChange().attribute()})
 	if err == nil {
 		k.copied = h
+		t.residents.keys = append(t.residents.keys, k)
 		t.counts.resident.Add(1)
 		return nil
 	}
@@ -97,24 +110,58 @@ func (t *Token) stayInToken(k *heldKey, why error) {
 	}
 }
 
-// stillInToken looks for the token object of a resident key if the last look
-// was too long ago.
-func (t *Token) stillInToken(k *heldKey) error {
-	if k.copied == 0 || t.now.Sub(k.seen) < residentCheckEvery {
-		return nil
+// lookForResidents finds the token objects of all copies, if the last look was
+// too long ago: one search for all, which is cheap, and the word of the object
+// itself for those that the search did not show and for a few others in turn.
+func (t *Token) lookForResidents() {
+	r := &t.residents
+	if len(r.keys) == 0 || t.dead != nil || t.now.Sub(r.looked) < lookEvery {
+		return
 	}
+	if r.err = t.search(); r.err != nil {
+		return
+	}
+	n := len(r.keys)
+	for i := n - 1; i >= 0 && t.dead == nil; i-- { // backwards: a key that is gone leaves the list
+		k := r.keys[i]
+		if inTurn := (i-r.turn+n)%n < idsInALook; k.look != r.look || inTurn {
+			r.err = errors.Join(r.err, t.confirm(k))
+		}
+	}
+	r.turn = (r.turn + idsInALook) % n
+	if r.err == nil {
+		r.looked = t.now
+	}
+}
+
+// search marks the keys of which the token shows the object.
+func (t *Token) search() error {
+	handles, err := findSecretKeys(t.module.ctx, t.sessions.work)
+	if err != nil {
+		t.noteCallError(err)
+		return fmt.Errorf("looking for the keys in the token: %w", err)
+	}
+	t.residents.look++
+	for _, h := range handles {
+		if k, ours := t.keystore.byHandle[h]; ours {
+			k.look = t.residents.look
+		}
+	}
+	return nil
+}
+
+// confirm refuses a key whose token object is gone or another one. An error
+// means that the module could not tell.
+func (t *Token) confirm(k *heldKey) error {
 	same, err := t.engine.hasID(k.handle, k.version.ID)
 	switch {
-	case err == nil && same:
-		k.seen = t.now
-		return nil
-	case err == nil:
-		t.refuse(k, otherIDText)
-	default:
+	case err != nil:
 		t.afterCallError(k, err)
+	case !same:
+		t.refuse(k, otherIDText)
 	}
-	if k.refused != nil {
-		return k.refused
+	if err == nil || k.refused != nil {
+		return nil
 	}
 	return fmt.Errorf("looking for key %s in the token: %w", k.version.ID, err)
 }
@@ -133,6 +180,9 @@ func (t *Token) dropCopy(k *heldKey) {
 	}
 	h := k.copied
 	k.copied = 0
+	if i := slices.Index(t.residents.keys, k); i >= 0 {
+		t.residents.keys = slices.Delete(t.residents.keys, i, i+1)
+	}
 	t.counts.resident.Add(^uint64(0))
 	err := call("C_DestroyObject", t.module.ctx.DestroyObject(t.sessions.holder, h))
 	var failure *callError

@@ -46,8 +46,8 @@ func (tt *testToken) serves(token *Token, i int) error {
 	return job.Err
 }
 
-// lookLongAgo makes the next use look for the token object.
-func (k *heldKey) lookLongAgo() { k.seen = k.seen.Add(-residentCheckEvery) }
+// lookLongAgo makes the next use look for the token objects.
+func (t *Token) lookLongAgo() { t.residents.looked = time.Time{} }
 
 func TestResidentCopies(t *testing.T) {
 	const n = 3
@@ -122,11 +122,11 @@ func TestResidentKeyDestroyedByAnotherProcess(t *testing.T) {
 	tt.destroyElsewhere(t, tt.id(0))
 	begun := time.Now()
 	var err error
-	for err == nil && time.Since(begun) < 3*residentCheckEvery {
+	for err == nil && time.Since(begun) < 3*lookEvery {
 		err = tt.serves(token, 0)
 		must(t, tt.serves(token, 1))
 	}
-	if took := time.Since(begun); !errors.Is(err, worker.ErrKeyUnproven) || took > residentCheckEvery+500*time.Millisecond {
+	if took := time.Since(begun); !errors.Is(err, worker.ErrKeyUnproven) || took > lookEvery+500*time.Millisecond {
 		t.Errorf("after %s: %v", took, err)
 	}
 	if got := sessionObjects(t, token); got != 1 {
@@ -165,9 +165,10 @@ func TestResidentKeyWithAnotherID(t *testing.T) {
 	tt := newTestToken(t, provider{nss: true}, 2)
 	token, _ := tt.openResident(t)
 	k := tt.held(token, 0)
+	must(t, tt.serves(token, 0)) // looks
 	k.handle = tt.held(token, 1).handle
-	must(t, tt.serves(token, 0)) // seen a moment ago
-	k.lookLongAgo()
+	must(t, tt.serves(token, 0)) // that was a moment ago
+	token.lookLongAgo()
 	if err := tt.serves(token, 0); !errors.Is(err, worker.ErrKeyUnproven) || !strings.Contains(err.Error(), otherIDText) {
 		t.Errorf("got %v", err)
 	}
@@ -177,22 +178,62 @@ func TestResidentKeyWithAnotherID(t *testing.T) {
 // Without a right answer from the token nothing is computed; the next look may
 // succeed.
 func TestErrorInALookIsNotRemembered(t *testing.T) {
-	tt := newTestToken(t, provider{nss: true}, 1)
-	tt.behindProxy(t)
+	for _, failing := range []string{"C_FindObjectsInit", "C_GetAttributeValue"} {
+		t.Run(failing, func(t *testing.T) {
+			tt := newTestToken(t, provider{nss: true}, 2)
+			tt.behindProxy(t)
+			token, _ := tt.openResident(t)
+			token.lookLongAgo()
+			t.Setenv("PROXY_FAIL", failing+" 1 5")
+			if err := tt.serves(token, 0); err == nil || errors.Is(err, worker.ErrKeyUnproven) {
+				t.Errorf("got %v", err)
+			}
+			must(t, tt.serves(token, 0))
+			must(t, tt.serves(token, 1))
+			if s := token.Stats(); s.SessionsReplaced != 1 || s.ResidentKeys != 2 {
+				t.Errorf("%+v", s)
+			}
+			token.lookLongAgo()
+			t.Setenv("PROXY_FAIL", failing+" 1 101")
+			for range 2 {
+				if err := tt.serves(token, 0); !errors.Is(err, ErrDead) || !errors.Is(token.Dead(), ErrDead) {
+					t.Errorf("got %v, dead: %v", err, token.Dead())
+				}
+			}
+		})
+	}
+}
+
+// The ids of many keys are read in turn, so that a look stays cheap.
+func TestIDsAreReadInTurn(t *testing.T) {
+	const n = 3*idsInALook - 5
+	tt := newTestToken(t, provider{nss: true}, 0)
+	tt.addKeys(t, n)
 	token, _ := tt.openResident(t)
-	tt.held(token, 0).lookLongAgo()
-	t.Setenv("PROXY_FAIL", "C_GetAttributeValue 1 5")
-	if err := tt.serves(token, 0); err == nil || errors.Is(err, worker.ErrKeyUnproven) {
-		t.Errorf("got %v", err)
+	for i := range n { // the search goes on finding all of them
+		tt.held(token, i).version.ID[0] ^= 1
 	}
-	must(t, tt.serves(token, 0))
-	tt.held(token, 0).lookLongAgo()
-	t.Setenv("PROXY_FAIL", "C_GetAttributeValue 1 101")
-	if err := tt.serves(token, 0); err == nil || !errors.Is(token.Dead(), ErrDead) {
-		t.Errorf("got %v, dead: %v", err, token.Dead())
+	for look := range 3 {
+		if got, want := token.Stats().ResidentKeys, uint64(max(0, n-look*idsInALook)); got != want {
+			t.Errorf("%d keys after %d looks, want %d", got, look, want)
+		}
+		token.lookLongAgo()
+		_ = tt.serves(token, 0)
 	}
-	if err := tt.serves(token, 0); !errors.Is(err, ErrDead) {
-		t.Errorf("a dead token served: %v", err)
+	if got := token.Stats().ResidentKeys; got != 0 {
+		t.Errorf("%d keys were never looked at", got)
+	}
+}
+
+// A module may show an object under another handle; then the object decides.
+func TestKeyThatTheSearchDoesNotShow(t *testing.T) {
+	tt := newTestToken(t, provider{nss: true}, 0)
+	tt.addKeys(t, 2*idsInALook)
+	token, _ := tt.openResident(t)
+	clear(token.keystore.byHandle)
+	for i := range 2 * idsInALook {
+		token.lookLongAgo()
+		must(t, tt.serves(token, i))
 	}
 }
 
@@ -285,7 +326,7 @@ func TestCopyThatCannotBeDestroyedEndsTheEpoch(t *testing.T) {
 	tt.behindProxy(t)
 	token, _ := tt.openResident(t)
 	tt.destroyElsewhere(t, tt.id(0))
-	tt.held(token, 0).lookLongAgo()
+	token.lookLongAgo()
 	t.Setenv("PROXY_FAIL", "C_DestroyObject 1 5")
 	if err := tt.serves(token, 0); err == nil {
 		t.Error("served")
@@ -295,16 +336,13 @@ func TestCopyThatCannotBeDestroyedEndsTheEpoch(t *testing.T) {
 	}
 }
 
-// Looking for the object costs no allocation either.
 func TestResidentExecuteAllocatesNothing(t *testing.T) {
 	tt := newTestToken(t, provider{nss: true}, 1)
 	token, _ := tt.openResident(t)
 	v := tt.manifest.Sets[0].Versions[0]
 	jobs := []*worker.Job{{Key: v.ID, Plan: canaryPlanFor(v)}, {Key: v.ID, Plan: canaryPlanFor(v)}}
-	n := testing.AllocsPerRun(50, func() {
-		tt.held(token, 0).lookLongAgo()
-		token.Execute(jobs)
-	})
+	token.Execute(jobs) // looks
+	n := testing.AllocsPerRun(50, func() { token.Execute(jobs) })
 	must(t, jobs[1].Err)
 	if n != 0 {
 		t.Errorf("%v allocations", n)

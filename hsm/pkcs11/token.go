@@ -24,9 +24,11 @@ type Token struct {
 	engine   *engine
 	keystore *keystore
 	dead     error // wraps ErrDead
-	resident bool  // keep session copies of proved keys
-	now      time.Time
-	log      *slog.Logger
+
+	resident  bool // keep session copies of proved keys
+	residents residents
+	now       time.Time
+	log       *slog.Logger
 
 	deadFlag atomic.Pointer[error] // dead, for readers without the lock
 	counts   counters
@@ -95,7 +97,10 @@ func (t *Token) Execute(jobs []*worker.Job) {
 }
 
 func (t *Token) executeChunk(jobs []*worker.Job) {
-	t.lookAtClock()
+	if t.resident { // nothing else depends on the time
+		t.now = time.Now()
+		t.lookForResidents()
+	}
 	// Proofs use the engine themselves, so they come before any loading.
 	for _, j := range jobs {
 		j.Outcome = cryptogram.Outcome{}
@@ -133,7 +138,10 @@ func (t *Token) admit(j *worker.Job) error {
 	case k.refused != nil:
 		return k.refused
 	case k.proven:
-		return t.stillInToken(k)
+		if k.copied != 0 {
+			return t.residents.err
+		}
+		return nil
 	}
 	return t.prove(k)
 }
@@ -168,14 +176,6 @@ func (t *Token) noteGone(i int, id keys.ID) {
 		// Nobody else destroys a session object: a module that loses one
 		// may give its handle to another.
 		t.die(errCopyLost)
-	}
-}
-
-// lookAtClock takes the time once for a chunk; without resident keys nothing
-// depends on it.
-func (t *Token) lookAtClock() {
-	if t.resident {
-		t.now = time.Now()
 	}
 }
 
@@ -217,7 +217,6 @@ func (t *Token) Prove(id keys.ID) error {
 	if t.dead != nil {
 		return t.dead
 	}
-	t.lookAtClock()
 	k, known := t.keystore.keys[id]
 	switch {
 	case !known:

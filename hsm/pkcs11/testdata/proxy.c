@@ -74,6 +74,13 @@ static CK_RV get_attribute(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE
 	return fails("C_GetAttributeValue", &rv) ? rv : real->C_GetAttributeValue(s, o, a, n);
 }
 
+static CK_RV find_init(CK_SESSION_HANDLE s, CK_ATTRIBUTE *a, CK_ULONG n)
+{
+	CK_RV rv;
+
+	return fails("C_FindObjectsInit", &rv) ? rv : real->C_FindObjectsInit(s, a, n);
+}
+
 static CK_RV encrypt_init(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k)
 {
 	CK_RV rv;
@@ -116,6 +123,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
 	proxy.C_DeriveKey = derive;
 	proxy.C_CopyObject = copy;
 	proxy.C_GetAttributeValue = get_attribute;
+	proxy.C_FindObjectsInit = find_init;
 	proxy.C_EncryptInit = encrypt_init;
 	proxy.C_Encrypt = encrypt;
 	proxy.C_DestroyObject = destroy;
