@@ -67,14 +67,19 @@ func (c *Change) add(format string, args ...any) {
 
 // sets tells what came and what went.
 func (c *Change) sets(prefix string, before, after []string) {
-	for _, s := range before {
-		if !slices.Contains(after, s) {
-			c.add("%s%s removed", prefix, s)
-		}
+	c.missing(before, after, prefix+"%s removed")
+	c.missing(after, before, prefix+"%s added")
+}
+
+// missing adds a line for each of list that is not in other.
+func (c *Change) missing(list, other []string, format string) {
+	there := make(map[string]bool, len(other))
+	for _, s := range other {
+		there[s] = true
 	}
-	for _, s := range after {
-		if !slices.Contains(before, s) {
-			c.add("%s%s added", prefix, s)
+	for _, s := range list {
+		if !there[s] {
+			c.add(format, s)
 		}
 	}
 }

@@ -19,10 +19,10 @@ func CheckIdentity(uri string) error {
 		return errors.New("is empty")
 	case len(uri) > MaxIdentityBytes:
 		return errors.New("is longer than 256 bytes")
-	case strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("must be printable ASCII without spaces")
 	case strings.ContainsAny(uri, "%*"):
 		return errors.New("must not hold % or *: names are exact, without escapes and patterns")
+	case strings.ContainsFunc(uri, func(r rune) bool { return !uriRune(r) }):
+		return errors.New("must be letters, digits and -._~:/?#@+=,; only")
 	}
 	u, err := url.Parse(uri)
 	if err != nil {
@@ -60,6 +60,11 @@ func checkSegments(u *url.URL) error {
 		return errors.New("is not a SPIFFE id: a trust domain is lower-case letters, digits, dots, hyphens and underscores")
 	}
 	return nil
+}
+
+// uriRune leaves out what a journal, a shell or YAML would have to quote.
+func uriRune(r rune) bool {
+	return spiffeRune(r) || r >= 'A' && r <= 'Z' || strings.ContainsRune("~:/?#@+=,;", r)
 }
 
 func spiffeRune(r rune) bool {

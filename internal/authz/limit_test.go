@@ -151,18 +151,26 @@ func TestInFlight(t *testing.T) {
 			t.Fatalf("%+v of %d", a, n)
 		}
 	}
-	if !p.OpenStream() || !p.OpenStream() || p.OpenStream() {
-		t.Fatal("not two streams")
+	if n := openAll(p); n != 2 {
+		t.Fatalf("%d streams, want 2", n)
 	}
 	p.CloseStream()
-	if !p.OpenStream() || p.OpenStream() {
-		t.Fatal("not two streams")
+	if n := openAll(p); n != 1 {
+		t.Fatalf("%d streams, want 1 more", n)
 	}
 	for _, k := range []LimitKind{LimitNone, LimitRate, LimitInFlight, LimitStreams} {
 		if k.String() == "" || (k != LimitNone && k.String() == "none") {
 			t.Errorf("limit %d is %q", k, k)
 		}
 	}
+}
+
+// openAll opens streams until there is no more.
+func openAll(p *Principal) (n int) {
+	for p.OpenStream() {
+		n++
+	}
+	return n
 }
 
 // TestLimitsTogether: many goroutines never have more in flight than allowed,

@@ -204,8 +204,8 @@ func TestReloadKeepsAccounts(t *testing.T) {
 	if a := before.Admit(now, 200); a.Taps != 200 {
 		t.Fatalf("%+v", a)
 	}
-	if !before.OpenStream() || !before.OpenStream() || !before.OpenStream() || !before.OpenStream() {
-		t.Fatal("no streams")
+	if n := openAll(before); n != 4 {
+		t.Fatalf("%d streams, want 4", n)
 	}
 	write(t, file, written+"# only a comment\n")
 	c, err := live.Load(file)

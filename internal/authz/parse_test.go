@@ -263,7 +263,7 @@ func TestCheckIdentity(t *testing.T) {
 		"spiffe://acme.test/tokens#x", "spiffe://acme.test/tokens#", "spiffe://user@acme.test/tokens", "spiffe://acme.test:1/tokens",
 		"spiffe://acme.test/to%6Bens", "spiffe://acme.test/*", "spiffe://acme.test/to kens", "spiffe://acme.test/tokens\n",
 		"spiffe://acme.test/tökens", "spiffe://acme.test/~tokens", "spiffe://ac~me/tokens", "https://acme.test", "https://[::1",
-		"spiffe://a/" + strings.Repeat("x", MaxIdentityBytes-10), ":", "a:", "spiffe:tokens", "\x00",
+		"spiffe://a/" + strings.Repeat("x", MaxIdentityBytes-10), ":", "a:", "spiffe:tokens", "\x00", `a:"00`, `a:b\c`, "a:b'c", "a:{b}", "https://[::1]/x",
 	} {
 		if CheckIdentity(bad) == nil {
 			t.Errorf("%q is an identity", bad)
@@ -299,8 +299,12 @@ func TestDevelopmentPolicy(t *testing.T) {
 		t.Error(err)
 	}
 	for _, bad := range []Development{
-		{}, {Caller: "no"}, {Caller: `x:"]` + "\n"}, {Caller: all.Caller, Operator: all.Caller},
-		{Caller: `x:y", "x:z`}, {Caller: `x:{{.}}"`},
+		{},
+		{Caller: "no"},
+		{Caller: `x:"]` + "\n"},
+		{Caller: all.Caller, Operator: all.Caller},
+		{Caller: `x:y", "x:z`},
+		{Caller: `x:{{.}}"`},
 	} {
 		if _, err := DevelopmentPolicy(bad); err == nil {
 			t.Errorf("%+v makes a policy", bad)

@@ -254,7 +254,7 @@ func TestNothingIsNo(t *testing.T) {
 		who.Release(1)
 		who.CloseStream()
 	}
-	if (RoleNone).String() != "none" || RoleSet(0xFF).Has(RoleNone) || KindNone.String() != "none" || Role(200).String() != "none" {
+	if RoleNone.String() != "none" || RoleSet(0xFF).Has(RoleNone) || KindNone.String() != "none" || Role(200).String() != "none" {
 		t.Fatal("zero is something")
 	}
 }
