@@ -11,6 +11,7 @@ import (
 type Change struct {
 	Before, After Digest   // Before is zero if there was no policy
 	Lines         []string // one difference each, in order: grants, then principals
+	Warnings      []Fault  // of the policy after
 }
 
 // Changed reports whether the files differ at all, also in a comment.
@@ -44,7 +45,7 @@ func (c *Change) Summary() string {
 
 // difference compares policies; before may be nil.
 func difference(before, after *Policy) Change {
-	c := Change{Before: before.Digest(), After: after.digest}
+	c := Change{Before: before.Digest(), After: after.digest, Warnings: after.Warnings()}
 	c.sets("", before.rows(), after.rows())
 	old, fresh := before.byName(), after.byName()
 	for _, name := range sortedKeys(old, fresh) {
