@@ -21,7 +21,8 @@ func main() {
 	flag.IntVar(&o.Total, "n", 1_000_000, "verifications before the daemon's memory is read")
 	flag.StringVar(&o.Profile, "profile", "", "file for a CPU profile of the daemon under streamed load")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGPIPE too: without it "bench | head" would leave the service behind.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer stop()
 	if err := bench.Run(ctx, o); err != nil {
 		stop()
