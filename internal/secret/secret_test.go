@@ -169,7 +169,7 @@ func TestNothingUnmarshals(t *testing.T) {
 		"gob": func() error {
 			var b bytes.Buffer
 			if err := gob.NewEncoder(&b).Encode(New([]byte("x"))); err != nil {
-				return nil
+				return err
 			}
 			return gob.NewDecoder(&b).Decode(&s)
 		},

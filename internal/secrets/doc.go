@@ -24,6 +24,9 @@
 // every connection that is open and ends those that get an error. Without a
 // Vault, OpenCertificateFiles gives the same Certificates.
 //
+// A check of the configuration is Check: it uses nothing up. An operator's
+// set-up is NewPlan, Plan.Describe and Plan.Apply, with an Admin.
+//
 // What happens when Vault does not answer, or says no:
 //
 //   - At a start there is no service: Open fails with one sentence.

@@ -103,10 +103,7 @@ func (v *Vault) nowLoggedIn(ttl time.Duration) {
 func (v *Vault) useSecretID(ctx context.Context, why error) error {
 	secretID, err := v.unwrap(ctx)
 	if missing(err) || errors.Is(err, errNoWrappedFile) {
-		if missing(why) {
-			why = errors.New("there is no token from an earlier login")
-		}
-		return fmt.Errorf("%w: %w, and there is no wrapped_secret_id file: %s", ErrNeedsSecretID, why, v.issueHint())
+		return v.nothingToStartWith(why)
 	}
 	if err != nil {
 		return err
@@ -123,6 +120,13 @@ func (v *Vault) useSecretID(ctx context.Context, why error) error {
 	v.setToken(token)
 	v.nowLoggedIn(ttl)
 	return nil
+}
+
+func (v *Vault) nothingToStartWith(why error) error {
+	if missing(why) {
+		why = errors.New("there is no token from an earlier login")
+	}
+	return fmt.Errorf("%w: %w, and there is no wrapped_secret_id file: %s", ErrNeedsSecretID, why, v.issueHint())
 }
 
 // issueHint is what the operator does.

@@ -28,8 +28,14 @@ func (n Names) withDefaults() Names {
 		field *string
 		value string
 	}{
-		{&n.KVMount, d.KVMount}, {&n.PINPath, d.PINPath}, {&n.PKIMount, d.PKIMount}, {&n.DatabaseMount, d.DatabaseMount},
-		{&n.AppRoleMount, d.AppRoleMount}, {&n.HSM, d.HSM}, {&n.Daemon, d.Daemon}, {&n.Client, d.Client},
+		{&n.KVMount, d.KVMount},
+		{&n.PINPath, d.PINPath},
+		{&n.PKIMount, d.PKIMount},
+		{&n.DatabaseMount, d.DatabaseMount},
+		{&n.AppRoleMount, d.AppRoleMount},
+		{&n.HSM, d.HSM},
+		{&n.Daemon, d.Daemon},
+		{&n.Client, d.Client},
 	} {
 		if *p.field == "" {
 			*p.field = p.value

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/tapseal/tapseal/internal/secret"
 )
 
@@ -120,10 +122,16 @@ func (p *PIN) resting() bool {
 }
 
 func (p *PIN) ask(ctx context.Context) (secret.Secret, error) {
-	s, err := p.vault.read(ctx, p.config.Mount+"/data/"+p.config.Path)
+	answer, err := p.vault.read(ctx, p.path())
 	if err != nil {
 		return secret.Secret{}, err
 	}
+	return pinOf(answer)
+}
+
+func (p *PIN) path() string { return p.config.Mount + "/data/" + p.config.Path }
+
+func pinOf(s *api.Secret) (secret.Secret, error) {
 	data, _ := s.Data["data"].(map[string]any)
 	if data == nil {
 		return secret.Secret{}, fmt.Errorf("%w: the version was deleted", ErrNotFound)
