@@ -19,6 +19,7 @@ import (
 	"text/template"
 
 	"github.com/tapseal/tapseal/hsm/admin"
+	"github.com/tapseal/tapseal/hsm/scratch"
 	"github.com/tapseal/tapseal/hsm/supervisor"
 	"github.com/tapseal/tapseal/hsm/worker"
 	"github.com/tapseal/tapseal/internal/strictyaml"
@@ -37,7 +38,7 @@ var softhsmConf string
 // Options of Prepare.
 type Options struct {
 	HSMBinary string // path of tapseal-hsm, whose admin role makes the token
-	Module    string // path of SoftHSM's PKCS#11 module; empty: see FindModule
+	Module    string // path of SoftHSM's PKCS#11 module; empty: see scratch.FindSoftHSM
 }
 
 // Prepare makes sure that dir holds a complete development token, and reports
@@ -55,7 +56,7 @@ func Prepare(ctx context.Context, dir string, o Options) (l Layout, made bool, e
 		return l, false, fmt.Errorf("preparing %s: %w", dir, err)
 	}
 	if o.Module == "" {
-		if o.Module, err = FindModule(); err != nil {
+		if o.Module, err = scratch.FindSoftHSM(); err != nil {
 			return l, false, fmt.Errorf("preparing %s: %w", dir, err)
 		}
 	}
@@ -71,8 +72,21 @@ func Prepare(ctx context.Context, dir string, o Options) (l Layout, made bool, e
 	return l, true, nil
 }
 
+// CheckDir refuses a directory that SoftHSM could not be told about. Prepare
+// does it too; this is for those who touch the directory before.
+func CheckDir(dir string) error {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	return scratch.CheckSoftHSMPath(abs)
+}
+
 // open finds or creates the directory itself.
 func open(dir string) (Layout, error) {
+	if err := CheckDir(dir); err != nil {
+		return Layout{}, err
+	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return Layout{}, err
@@ -81,23 +95,6 @@ func open(dir string) (Layout, error) {
 		return Layout{}, err
 	}
 	return Layout{Dir: abs}, nil
-}
-
-// FindModule looks for SoftHSM where distributions put it.
-func FindModule() (string, error) {
-	for _, path := range []string{
-		"/usr/lib/softhsm/libsofthsm2.so",
-		"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-		"/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-		"/usr/lib64/softhsm/libsofthsm2.so",
-		"/usr/lib64/pkcs11/libsofthsm2.so",
-		"/usr/local/lib/softhsm/libsofthsm2.so",
-	} {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("softhsm is not installed (hint: apt install softhsm2)")
 }
 
 // make makes everything from nothing, between two states of the marker.

@@ -51,6 +51,16 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 	}
 }
 
+func TestDirectoryThatSoftHSMCannotRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a=b")
+	if _, _, err := Prepare(context.Background(), dir, Options{HSMBinary: noProgram}); err == nil || !strings.Contains(err.Error(), `'='`) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
+	}
+}
+
 func TestMarkerOfAnotherKindIsRefused(t *testing.T) {
 	for name, content := range map[string]string{
 		"future format": `{"format":2,"complete":true}`,

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -205,41 +204,6 @@ func (c *Client) removeDir() error {
 	dir := c.dir
 	c.dir = ""
 	return os.RemoveAll(dir)
-}
-
-// softHSMPlaces are where distributions install the module: Debian and Ubuntu,
-// their multiarch copies, Fedora, and a build from source.
-func softHSMPlaces() []string {
-	return []string{
-		"/usr/lib/softhsm/libsofthsm2.so",
-		"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-		"/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-		"/usr/lib64/pkcs11/libsofthsm2.so",
-		"/usr/local/lib/softhsm/libsofthsm2.so",
-	}
-}
-
-// FindSoftHSM is the path of the SoftHSM module.
-func FindSoftHSM() (string, error) {
-	for _, p := range softHSMPlaces() {
-		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
-			return p, nil
-		}
-	}
-	return "", fmt.Errorf("SoftHSM is not installed: none of %s exists", strings.Join(softHSMPlaces(), ", "))
-}
-
-func writeSoftHSMConfig(dir string) (string, error) {
-	if strings.ContainsAny(dir, "=#\n") {
-		return "", fmt.Errorf("SoftHSM cannot use a directory with '=' or '#' in its name: %q (hint: set TMPDIR)", dir)
-	}
-	tokens := filepath.Join(dir, "tokens")
-	if err := os.Mkdir(tokens, 0o700); err != nil {
-		return "", err
-	}
-	conf := filepath.Join(dir, "softhsm2.conf")
-	text := "directories.tokendir = " + tokens + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
-	return conf, os.WriteFile(conf, []byte(text), 0o600)
 }
 
 // tail keeps the end of the process's standard error for an error text.

@@ -80,6 +80,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := softhsmconfig.CheckDir(o.Dir); err != nil {
+		return fmt.Errorf("%w (hint: choose another directory)", err)
+	}
 	unlock, err := lockDir(o.Dir)
 	if err != nil {
 		return err
