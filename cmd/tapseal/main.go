@@ -32,6 +32,7 @@ type commandLine struct {
 	Conformance ConformanceCmd `cmd:"" help:"Run known-answer vectors through a worker and a token."`
 	Journal     JournalCmd     `cmd:"" help:"Read the journal of decisions."`
 	Policy      PolicyCmd      `cmd:"" help:"Check who may do what."`
+	VaultSetup  VaultSetupCmd  `cmd:"" help:"Show or write what tapseal needs in Vault."`
 	Version     VersionCmd     `cmd:"" help:"Print the version."`
 }
 
