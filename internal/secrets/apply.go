@@ -154,6 +154,9 @@ func canonicalList(l []string) string {
 	return string(b)
 }
 
+// generateRoot makes a root whose key never leaves Vault.
+const generateRoot = "root/generate/internal"
+
 func (a *Admin) put(ctx context.Context, w Write) error {
 	path := w.Path
 	switch w.Kind {
@@ -164,7 +167,7 @@ func (a *Admin) put(ctx context.Context, w Write) error {
 	case WritePolicy:
 		path = "sys/policies/acl/" + w.Path
 	case WriteRoot:
-		path = w.Path + "/root/generate/internal"
+		path = w.Path + "/" + generateRoot
 	case WriteRole:
 	}
 	_, err := a.conn.write(ctx, path, revealed(w.Data))
