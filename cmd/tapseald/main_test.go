@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
 )
 
@@ -28,6 +29,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"certificate": makeCertificate,
 			"sample":      writeSample,
+			"policy":      writePolicy,
 			"await":       await,
 			"stillfree":   stillFree,
 		},
@@ -55,6 +57,13 @@ func makeCertificate(ts *testscript.TestScript, _ bool, args []string) {
 // writeSample writes the annotated configuration: sample FILE.
 func writeSample(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(config.SampleDaemon()), 0o600))
+}
+
+// writePolicy writes a policy: policy FILE.
+func writePolicy(ts *testscript.TestScript, _ bool, args []string) {
+	data, err := authz.DevelopmentPolicy(authz.Development{Caller: "spiffe://test/caller", Operator: "spiffe://test/operator"})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
 // await waits until something is listening: await HOST:PORT.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/observability"
@@ -25,14 +27,45 @@ func (c *ServeCmd) Run(ctx context.Context) error {
 	}
 	server.TuneRuntime(cfg.Limits)
 	log := observability.NewLog(os.Stderr)
+	reload, stop := onHangup()
+	defer stop()
 	return server.Run(ctx, *cfg, server.Deps{
 		Log:     log,
 		Version: version().Version,
 		Ready: func(a server.Addresses) {
 			log.Info("listening", "grpc", a.GRPC.String())
+			if a.Admin != nil {
+				log.Info("listening", "admin", a.Admin.String())
+			}
 			if a.Metrics != nil {
 				log.Info("listening", "metrics", a.Metrics.String())
 			}
 		},
+		Reload: reload,
 	})
+}
+
+// onHangup turns SIGHUP into values: the policy is read again. One that comes
+// while another is at work is kept.
+func onHangup() (reload <-chan struct{}, stop func()) {
+	signals, out, done := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-signals:
+			}
+			select {
+			case <-done:
+				return
+			case out <- struct{}{}:
+			}
+		}
+	}()
+	return out, func() {
+		signal.Stop(signals)
+		close(done)
+	}
 }

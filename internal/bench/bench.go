@@ -180,7 +180,7 @@ func (b *bench) profile(s *service) <-chan error {
 		done <- nil
 		return done
 	}
-	go func() { done <- fetchProfile(s.metrics, b.Length, b.Profile) }()
+	go func() { done <- fetchProfile(s, b.Length, b.Profile) }()
 	return done
 }
 
@@ -197,7 +197,7 @@ func (b *bench) reading(s *service) (r reading, err error) {
 	if r.workers, err = workerCounters(b.measure); err != nil {
 		return r, err
 	}
-	if r.metrics, err = scrape(s.metrics); err != nil {
+	if r.metrics, err = scrape(s); err != nil {
 		return r, err
 	}
 	below := tree(s.pid())
@@ -260,7 +260,7 @@ func (b *bench) unary(ctx context.Context, s *service, l *load) error {
 	}
 	b.peak = full.rate
 	b.latencyRow(fmt.Sprintf("unary, %d callers", unaryCallers), full)
-	before, err := scrape(s.metrics)
+	before, err := scrape(s)
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (b *bench) unary(ctx context.Context, s *service, l *load) error {
 	if err != nil {
 		return err
 	}
-	after, err := scrape(s.metrics)
+	after, err := scrape(s)
 	if err != nil {
 		return err
 	}

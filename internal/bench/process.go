@@ -127,9 +127,8 @@ func workerCounters(dir string) (sum counters, err error) {
 }
 
 // scrape reads Prometheus metrics into a map from name with labels to value.
-func scrape(address string) (map[string]float64, error) {
-	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + address + "/metrics")
+func scrape(s *service) (map[string]float64, error) {
+	resp, err := s.get("/metrics", 5*time.Second)
 	if err != nil {
 		return nil, fmt.Errorf("reading metrics: %w", err)
 	}
@@ -148,9 +147,18 @@ func scrape(address string) (map[string]float64, error) {
 	return m, lines.Err()
 }
 
-// fetchProfile writes a CPU profile of the process behind address to a file.
-func fetchProfile(address string, d time.Duration, path string) error {
-	resp, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, max(int(d.Seconds()), 1)))
+// get asks the daemon's HTTP listener.
+func (s *service) get(path string, within time.Duration) (*http.Response, error) {
+	client := http.Client{
+		Timeout:   within,
+		Transport: &http.Transport{TLSClientConfig: s.monitor, DisableKeepAlives: true},
+	}
+	return client.Get("https://" + s.metrics + path)
+}
+
+// fetchProfile writes a CPU profile of the daemon to a file.
+func fetchProfile(s *service, d time.Duration, path string) error {
+	resp, err := s.get(fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(int(d.Seconds()), 1)), d+time.Minute)
 	if err != nil {
 		return fmt.Errorf("profiling: %w", err)
 	}

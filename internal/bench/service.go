@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,8 @@ type service struct {
 	out     io.Reader
 	conn    *grpc.ClientConn
 	client  tapsealv1.CryptogramServiceClient
-	metrics string // host:port
+	metrics string      // host:port
+	monitor *tls.Config // of who may read them
 	toReady time.Duration
 }
 
@@ -75,7 +77,8 @@ func configure(dir string, set settings) error {
 	if err != nil {
 		return err
 	}
-	if d.MetricsListen, err = freePort(); err != nil {
+	d.Metrics.ClientCA = d.TLS.ClientCA
+	if d.Metrics.Listen, err = freePort(); err != nil {
 		return err
 	}
 	d.Profiling = set.profiling
@@ -119,11 +122,11 @@ func (s *service) connect(dir string) error {
 	if err != nil {
 		return err
 	}
-	tls, err := c.TLSConfig()
+	own, err := c.TLSConfig()
 	if err != nil {
 		return err
 	}
-	if s.conn, err = grpc.NewClient(c.Address, grpc.WithTransportCredentials(credentials.NewTLS(tls))); err != nil {
+	if s.conn, err = grpc.NewClient(c.Address, grpc.WithTransportCredentials(credentials.NewTLS(own))); err != nil {
 		return err
 	}
 	s.client = tapsealv1.NewCryptogramServiceClient(s.conn)
@@ -131,8 +134,13 @@ func (s *service) connect(dir string) error {
 	if err != nil {
 		return err
 	}
-	s.metrics = d.MetricsListen
-	return nil
+	s.metrics = d.Metrics.Listen
+	m, err := clientcontext.Load(filepath.Join(dir, clientcontext.RoleFileName("monitor")))
+	if err != nil {
+		return err
+	}
+	s.monitor, err = m.TLSConfig()
+	return err
 }
 
 func (s *service) pid() int { return s.cmd.Process.Pid }

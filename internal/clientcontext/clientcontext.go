@@ -20,13 +20,18 @@ import (
 // EnvName is the environment variable that names the file.
 const EnvName = "TAPSEAL_CONTEXT"
 
-// FileName is the name of the file that development mode writes.
+// FileName is the name of the file that development mode writes for the caller.
 const FileName = "context.yaml"
+
+// RoleFileName is the name of the one that it writes beside it for a person or
+// workload with another role.
+func RoleFileName(role string) string { return "context-" + role + ".yaml" }
 
 // A Context is one service as one caller sees it. Paths are relative to the
 // file; Load makes them absolute.
 type Context struct {
-	Address string `yaml:"address"` // host:port of the gRPC service
+	Address string `yaml:"address"`         // host:port of the gRPC service
+	Admin   string `yaml:"admin,omitempty"` // host:port of its administration, where this identity may go there
 	TLS     TLS    `yaml:"tls"`
 	Phone   string `yaml:"phone,omitempty"` // directory of the demo phone; only in development mode
 }
@@ -67,6 +72,9 @@ func Load(path string) (*Context, error) {
 func (c *Context) check() error {
 	if _, _, err := net.SplitHostPort(c.Address); err != nil {
 		return errors.New("address: must be host:port")
+	}
+	if _, _, err := net.SplitHostPort(c.Admin); c.Admin != "" && err != nil {
+		return errors.New("admin: must be host:port")
 	}
 	for _, v := range []struct{ key, value string }{
 		{"tls.ca", c.TLS.CA}, {"tls.certificate", c.TLS.Certificate}, {"tls.key", c.TLS.Key},

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strconv"
+	"strings"
 )
 
 // A KeyError is a fault of one configuration key.
@@ -26,24 +28,79 @@ func (d *Daemon) Check() error {
 		}
 	}
 	add("listen", addressProblem(d.Listen))
-	for _, v := range []struct{ key, value string }{
-		{"tls.certificate", d.TLS.Certificate},
-		{"tls.key", d.TLS.Key},
-		{"tls.client_ca", d.TLS.ClientCA},
-		{"assignments", d.Assignments},
-		{"hsm.socket_dir", d.HSM.SocketDir},
-		{"journal.dir", d.Journal.Dir},
-	} {
-		if v.value == "" {
-			add(v.key, "is required")
+	require := func(key, value string) {
+		if value == "" {
+			add(key, "is required")
 		}
 	}
-	if d.MetricsListen != "" {
-		add("metrics_listen", addressProblem(d.MetricsListen))
-	}
+	d.checkTLS(add, require)
+	d.checkListener("admin", &d.Admin, add, require)
+	d.checkListener("metrics", &d.Metrics, add, require)
+	require("policy", d.Policy)
+	require("assignments", d.Assignments)
+	require("hsm.socket_dir", d.HSM.SocketDir)
+	require("journal.dir", d.Journal.Dir)
 	add("profiling", d.profilingProblem())
 	d.checkNumbers(add)
 	return errors.Join(faults...)
+}
+
+// checkTLS wants files or Vault, not both: of two certificates nobody could say
+// which one is shown.
+func (d *Daemon) checkTLS(add, require func(key, value string)) {
+	t := &d.TLS
+	if !t.Vault.Used() {
+		if !reflect.ValueOf(t.Vault).IsZero() {
+			add("tls.vault.address", "is required")
+		}
+		require("tls.certificate", t.Certificate)
+		require("tls.key", t.Key)
+		require("tls.client_ca", t.ClientCA)
+		return
+	}
+	for _, v := range []struct{ key, value string }{
+		{"tls.certificate", t.Certificate}, {"tls.key", t.Key}, {"tls.client_ca", t.ClientCA}, {"tls.crl", t.CRL},
+	} {
+		if v.value != "" {
+			add(v.key, besideVault)
+		}
+	}
+	for _, err := range []error{t.Vault.Config.Validate(), t.Vault.PKIConfig.Validate()} {
+		for _, problem := range split(err) {
+			key, text, _ := strings.Cut(problem, ": ")
+			add("tls.vault."+key, text)
+		}
+	}
+}
+
+const besideVault = "does not go together with tls.vault, which brings it"
+
+// split takes joined errors apart, each of which begins with its key.
+func split(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+func (d *Daemon) checkListener(name string, l *Listener, add, require func(key, value string)) {
+	if l.Listen == "" {
+		if l.ClientCA != "" || l.CRL != "" {
+			add(name+".listen", "is required")
+		}
+		return
+	}
+	add(name+".listen", addressProblem(l.Listen))
+	if !d.TLS.Vault.Used() {
+		require(name+".client_ca", l.ClientCA)
+		return
+	}
+	if l.ClientCA != "" {
+		add(name+".client_ca", besideVault)
+	}
+	if l.CRL != "" {
+		add(name+".crl", besideVault)
+	}
 }
 
 func (d *Daemon) checkNumbers(add func(key, problem string)) {
@@ -55,6 +112,7 @@ func (d *Daemon) checkNumbers(add func(key, problem string)) {
 	}{
 		{"default_timeout_ms", d.DefaultTimeoutMS, 1, MaxTimeoutMS},
 		{"drain_timeout_ms", d.DrainTimeoutMS, 1, maxDrainMS},
+		{"tls.refresh_sec", d.TLS.RefreshSec, 1, maxRefreshSec},
 		{"limits.message_bytes", l.MessageBytes, minMessageBytes, maxMessageBytes},
 		{"limits.connections", l.Connections, 1, maxConnections},
 		{"limits.streams", l.Streams, 1, maxStreams},
@@ -79,15 +137,15 @@ func (d *Daemon) profilingProblem() string {
 	if !d.Profiling {
 		return ""
 	}
-	if d.MetricsListen == "" {
-		return "needs metrics_listen"
+	if d.Metrics.Listen == "" {
+		return "needs metrics.listen"
 	}
-	host, _, err := net.SplitHostPort(d.MetricsListen)
+	host, _, err := net.SplitHostPort(d.Metrics.Listen)
 	if err != nil {
-		return "" // reported at metrics_listen
+		return "" // reported at metrics.listen
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return "needs metrics_listen on a loopback address such as 127.0.0.1"
+		return "needs metrics.listen on a loopback address such as 127.0.0.1"
 	}
 	return ""
 }

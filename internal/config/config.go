@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tapseal/tapseal/internal/secrets"
 	"github.com/tapseal/tapseal/internal/strictyaml"
 )
 
@@ -24,6 +25,7 @@ const (
 	DefaultStreams        = 256     // unary calls and streams at one time on one connection
 	DefaultTapsPerStream  = 1024    // hides 50 ms at 20,000 a second
 	DefaultTapsInFlight   = 8192    // about 8 MB of requests
+	DefaultRefreshSec     = 30      // how long a revoked certificate may go on
 	DefaultGCPercent      = 100     // the Go runtime's own
 	DefaultMemoryLimitMiB = 64      // the collector works harder near it, so that the process stays below 80 MB
 )
@@ -41,6 +43,7 @@ const (
 	minMemoryLimitMiB = 32
 	maxMemoryLimitMiB = 1 << 20
 	minGCPercent      = 10
+	maxRefreshSec     = 3600
 	maxGCPercent      = 1000
 )
 
@@ -56,24 +59,47 @@ func SampleDaemon() string { return sample }
 // Daemon is the configuration of tapseald. Paths are relative to the file that
 // LoadDaemon reads and absolute afterwards.
 type Daemon struct {
-	Listen           string  `yaml:"listen"` // host:port of the gRPC listener
-	TLS              TLS     `yaml:"tls"`
-	Assignments      string  `yaml:"assignments"` // path of the assignments file
-	HSM              HSM     `yaml:"hsm"`
-	Journal          Journal `yaml:"journal"`
-	MetricsListen    string  `yaml:"metrics_listen,omitempty"`     // host:port of Prometheus metrics; empty is none
-	Profiling        bool    `yaml:"profiling,omitempty"`          // pprof beside the metrics; loopback only
-	DefaultTimeoutMS int     `yaml:"default_timeout_ms,omitempty"` // deadline of a request that sets none
-	DrainTimeoutMS   int     `yaml:"drain_timeout_ms,omitempty"`   // bound of a graceful stop
-	Limits           Limits  `yaml:"limits,omitempty"`
+	Listen           string   `yaml:"listen"` // host:port of the gRPC listener
+	TLS              TLS      `yaml:"tls"`
+	Policy           string   `yaml:"policy"`            // path of the policy: who may do what
+	Admin            Listener `yaml:"admin,omitempty"`   // administration, gRPC
+	Metrics          Listener `yaml:"metrics,omitempty"` // Prometheus metrics, HTTPS
+	Assignments      string   `yaml:"assignments"`       // path of the assignments file
+	HSM              HSM      `yaml:"hsm"`
+	Journal          Journal  `yaml:"journal"`
+	Profiling        bool     `yaml:"profiling,omitempty"`          // pprof beside the metrics; loopback only
+	DefaultTimeoutMS int      `yaml:"default_timeout_ms,omitempty"` // deadline of a request that sets none
+	DrainTimeoutMS   int      `yaml:"drain_timeout_ms,omitempty"`   // bound of a graceful stop
+	Limits           Limits   `yaml:"limits,omitempty"`
 }
 
-// TLS names the daemon's identity and the authority of its callers. TLS 1.3 and
-// a client certificate are always required: there is no key to switch them off.
+// TLS names the daemon's identity and the authority of its callers: files, or
+// Vault. TLS 1.3 and a client certificate are always required: there is no key
+// to switch them off.
 type TLS struct {
-	Certificate string `yaml:"certificate"` // PEM, leaf first
-	Key         string `yaml:"key"`         // PEM
-	ClientCA    string `yaml:"client_ca"`   // PEM, one or more authorities
+	Certificate string `yaml:"certificate,omitempty"` // PEM, leaf first
+	Key         string `yaml:"key,omitempty"`         // PEM
+	ClientCA    string `yaml:"client_ca,omitempty"`   // PEM, one or more authorities of callers
+	CRL         string `yaml:"crl,omitempty"`         // PEM, a revocation list of each of them; empty: none
+	RefreshSec  int    `yaml:"refresh_sec,omitempty"` // seconds between looks at all of it
+	Vault       Vault  `yaml:"vault,omitempty"`
+}
+
+// Vault says where the daemon's certificate, the authorities of its clients and
+// their revocations come from instead of files.
+type Vault struct {
+	secrets.Config    `yaml:",inline"`
+	secrets.PKIConfig `yaml:",inline"`
+}
+
+// Used reports whether certificates come from Vault.
+func (v *Vault) Used() bool { return v.Address != "" }
+
+// Listener is one more listener with client certificates of its own.
+type Listener struct {
+	Listen   string `yaml:"listen,omitempty"`    // host:port; empty is none
+	ClientCA string `yaml:"client_ca,omitempty"` // as tls.client_ca
+	CRL      string `yaml:"crl,omitempty"`       // as tls.crl
 }
 
 // HSM says where the workers are.
@@ -114,15 +140,21 @@ func LoadDaemon(path string) (*Daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolving the directory of %s: %w", path, err)
 	}
-	for _, p := range []*string{
-		&d.TLS.Certificate, &d.TLS.Key, &d.TLS.ClientCA,
-		&d.Assignments, &d.HSM.SocketDir, &d.Journal.Dir,
-	} {
-		if !filepath.IsAbs(*p) {
+	for _, p := range d.paths() {
+		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(base, *p)
 		}
 	}
 	return d, nil
+}
+
+func (d *Daemon) paths() []*string {
+	return []*string{
+		&d.TLS.Certificate, &d.TLS.Key, &d.TLS.ClientCA, &d.TLS.CRL,
+		&d.TLS.Vault.CAFile, &d.TLS.Vault.WrappedSecretID, &d.TLS.Vault.TokenFile,
+		&d.Admin.ClientCA, &d.Admin.CRL, &d.Metrics.ClientCA, &d.Metrics.CRL,
+		&d.Policy, &d.Assignments, &d.HSM.SocketDir, &d.Journal.Dir,
+	}
 }
 
 // ParseDaemon reads, completes and checks one YAML document.
@@ -158,6 +190,7 @@ func (d *Daemon) Complete() {
 	}{
 		{&d.DefaultTimeoutMS, DefaultTimeoutMS},
 		{&d.DrainTimeoutMS, DefaultDrainMS},
+		{&d.TLS.RefreshSec, DefaultRefreshSec},
 		{&l.MessageBytes, DefaultMessageBytes},
 		{&l.Connections, DefaultConnections},
 		{&l.Streams, DefaultStreams},
@@ -176,6 +209,9 @@ func (d *Daemon) Complete() {
 func (d *Daemon) DefaultTimeout() time.Duration {
 	return time.Duration(d.DefaultTimeoutMS) * time.Millisecond
 }
+
+// Refresh is TLS.RefreshSec as a duration.
+func (d *Daemon) Refresh() time.Duration { return time.Duration(d.TLS.RefreshSec) * time.Second }
 
 // DrainTimeout is DrainTimeoutMS as a duration.
 func (d *Daemon) DrainTimeout() time.Duration {

@@ -15,7 +15,7 @@ func TestSampleIsCompleteAndItsValuesAreTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	bare := *d
-	bare.Limits, bare.DefaultTimeoutMS, bare.DrainTimeoutMS = Limits{}, 0, 0
+	bare.Limits, bare.DefaultTimeoutMS, bare.DrainTimeoutMS, bare.TLS.RefreshSec = Limits{}, 0, 0, 0
 	bare.Complete()
 	if diff := cmp.Diff(*d, bare); diff != "" {
 		t.Errorf("the sample differs from the defaults:\n%s", diff)
@@ -62,8 +62,8 @@ func TestPathsAreRelativeToTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []string{d.TLS.Certificate, d.TLS.Key, d.TLS.ClientCA, d.Assignments, d.HSM.SocketDir, d.Journal.Dir}
-	for i, rel := range []string{"tls/server.crt", "tls/server.key", "tls/ca.crt", "assignments.yaml", "run", "journal"} {
+	got := []string{d.TLS.Certificate, d.TLS.Key, d.TLS.ClientCA, d.Policy, d.Admin.ClientCA, d.Assignments, d.HSM.SocketDir, d.Journal.Dir}
+	for i, rel := range []string{"tls/server.crt", "tls/server.key", "tls/callers-ca.crt", "policy.yaml", "tls/administrators-ca.crt", "assignments.yaml", "run", "journal"} {
 		if want := filepath.Join(dir, rel); got[i] != want {
 			t.Errorf("path %s, want %s", got[i], want)
 		}
@@ -91,12 +91,12 @@ func TestFaultsNameTheirKey(t *testing.T) {
 		{"negative", replace("streams: 256", "streams: -1"), "limits.streams: must be 1"},
 		{"stream over all", replace("taps_in_stream: 1024", "taps_in_stream: 9000"), "limits.taps_in_stream: must not exceed"},
 		{"wrong type", replace("connections: 256", "connections: many"), "does not fit"},
-		{"profiling in the open", replace("metrics_listen: 127.0.0.1:9443", "metrics_listen: 0.0.0.0:9443\n") + "\n", ""},
+		{"profiling in the open", replace("listen: 127.0.0.1:9443", "listen: 0.0.0.0:9443\n") + "\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file, want := c.file, c.want
 			if want == "" {
-				file, want = strings.Replace(file, "profiling: false", "profiling: true", 1), "profiling: needs metrics_listen on a loopback address"
+				file, want = strings.Replace(file, "profiling: false", "profiling: true", 1), "profiling: needs metrics.listen on a loopback address"
 			}
 			_, err := ParseDaemon([]byte(file))
 			if err == nil || !strings.Contains(err.Error(), want) {

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tapseal/tapseal/internal/authz"
 	softhsmconfig "github.com/tapseal/tapseal/softhsm-config"
 )
 
@@ -29,24 +30,62 @@ const (
 	clockSkew        = time.Hour
 )
 
-// developerURI is the identity of the development client, as it appears in the
-// journal.
-const developerURI = "spiffe://dev.tapseal.test/developer"
+// An actor is one who deals with the service in development mode, known by the
+// URI name of a certificate.
+type actor struct {
+	role string // empty: the caller
+	uri  string
+}
+
+// file is the beginning of the names of the actor's certificate and key.
+func (a actor) file() string {
+	if a.role == "" {
+		return "client"
+	}
+	return a.role
+}
+
+func (a actor) certificate() string { return a.file() + ".pem" }
+func (a actor) key() string         { return a.file() + "-key.pem" }
+
+// actors are all of them: each its own certificate, because no person may be
+// two that check each other.
+func actors() []actor {
+	d := people()
+	return []actor{
+		{"", d.Caller},
+		{"operator", d.Operator},
+		{"security-officer", d.SecurityOfficer},
+		{"key-manager", d.KeyManager},
+		{"auditor", d.Auditor},
+		{monitorRole, d.Monitor},
+	}
+}
+
+// monitorRole is no role of the policy: a workload that may scrape metrics.
+const monitorRole = "monitor"
+
+// people are the identities, as they appear in the journal.
+func people() authz.Development {
+	const domain = "spiffe://dev.tapseal.test/"
+	return authz.Development{
+		Caller: domain + "developer", Operator: domain + "operator", SecurityOfficer: domain + "security-officer",
+		KeyManager: domain + "key-manager", Auditor: domain + "auditor", Monitor: domain + "monitor",
+	}
+}
 
 // Files of the development TLS.
 const (
 	caFile         = "ca.pem"
 	serverFile     = "server.pem"
 	serverKeyFile  = "server-key.pem"
-	clientFile     = "client.pem"
-	clientKeyFile  = "client-key.pem"
 	pemCertificate = "CERTIFICATE"
 	pemPrivateKey  = "PRIVATE KEY"
 )
 
-// ensureCertificates makes an authority, a server and a client certificate in
-// dir, unless they are there and last long enough. The authority's key is used
-// twice and forgotten: nobody can make a third certificate later.
+// ensureCertificates makes an authority, a server certificate and one of each
+// actor in dir, unless they are there and last long enough. The authority's key
+// is forgotten then: nobody can make another certificate later.
 func ensureCertificates(dir string, now time.Time) error {
 	if certificatesFresh(dir, now) {
 		return nil
@@ -67,7 +106,11 @@ func certificatesFresh(dir string, now time.Time) bool {
 	if err != nil {
 		return false
 	}
-	for _, pair := range [][2]string{{serverFile, serverKeyFile}, {clientFile, clientKeyFile}} {
+	pairs := [][2]string{{serverFile, serverKeyFile}}
+	for _, a := range actors() {
+		pairs = append(pairs, [2]string{a.certificate(), a.key()})
+	}
+	for _, pair := range pairs {
 		leaf, err := readCertificate(filepath.Join(dir, pair[0]))
 		if err != nil || leaf.CheckSignatureFrom(ca) != nil || !keyMatches(filepath.Join(dir, pair[1]), leaf) {
 			return false
@@ -133,17 +176,26 @@ func makeCertificates(dir string, now time.Time) error {
 	if err := issueLeaf(dir, serverFile, serverKeyFile, server, ca, caKey); err != nil {
 		return err
 	}
-	client, err := template("tapseal developer", now)
+	for _, a := range actors() {
+		if err := a.issue(dir, now, ca, caKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a actor) issue(dir string, now time.Time, ca *x509.Certificate, caKey crypto.Signer) error {
+	client, err := template("tapseal development "+a.file(), now)
 	if err != nil {
 		return err
 	}
-	uri, err := url.Parse(developerURI)
+	uri, err := url.Parse(a.uri)
 	if err != nil {
 		return err
 	}
 	client.URIs = []*url.URL{uri}
 	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	return issueLeaf(dir, clientFile, clientKeyFile, client, ca, caKey)
+	return issueLeaf(dir, a.certificate(), a.key(), client, ca, caKey)
 }
 
 func template(name string, now time.Time) (*x509.Certificate, error) {

@@ -47,11 +47,15 @@ func TestCertificates(t *testing.T) {
 	for _, host := range []string{"localhost", "127.0.0.1", "::1"} {
 		check(serverFile, serverKeyFile, host, x509.ExtKeyUsageServerAuth)
 	}
-	client := check(clientFile, clientKeyFile, "", x509.ExtKeyUsageClientAuth)
-	if len(client.URIs) != 1 || client.URIs[0].String() != developerURI {
-		t.Errorf("identity %v", client.URIs)
+	names := []string{caFile, serverFile, serverKeyFile}
+	for _, a := range actors() {
+		leaf := check(a.certificate(), a.key(), "", x509.ExtKeyUsageClientAuth)
+		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != a.uri {
+			t.Errorf("identity %v", leaf.URIs)
+		}
+		names = append(names, a.certificate(), a.key())
 	}
-	for _, name := range []string{caFile, serverFile, serverKeyFile, clientFile, clientKeyFile} {
+	for _, name := range names {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -78,7 +82,7 @@ func TestCertificatesAreRenewed(t *testing.T) {
 		"key missing":     {damage: remove(serverKeyFile), renew: true},
 		"authority gone":  {damage: remove(caFile), renew: true},
 		"keys swapped": {damage: func(t *testing.T, dir string) {
-			if err := os.WriteFile(filepath.Join(dir, clientKeyFile), []byte(read(t, dir, serverKeyFile)), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "client-key.pem"), []byte(read(t, dir, serverKeyFile)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, renew: true},

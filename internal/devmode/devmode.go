@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/clientcontext"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/phone"
@@ -169,6 +170,9 @@ func (d *dev) files(listen string) (*config.Daemon, error) {
 			return nil, err
 		}
 	}
+	if err := ensurePolicy(d.path(policyFile)); err != nil {
+		return nil, err
+	}
 	path := d.path("tapseald.yaml")
 	if err := ensureDaemonConfig(path); err != nil {
 		return nil, err
@@ -193,6 +197,21 @@ func ensurePhone(dir string) error {
 	return phone.Create(dir, cards)
 }
 
+const policyFile = "policy.yaml"
+
+// ensurePolicy writes the policy unless there is one: what a developer changed
+// in it stays.
+func ensurePolicy(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	data, err := authz.DevelopmentPolicy(people())
+	if err != nil {
+		return err
+	}
+	return softhsmconfig.ReplaceFile(path, data, 0o600)
+}
+
 // ensureDaemonConfig writes the daemon's configuration unless there is one:
 // what a developer changed in it stays.
 func ensureDaemonConfig(path string) error {
@@ -206,6 +225,8 @@ func ensureDaemonConfig(path string) error {
 			Key:         filepath.Join("tls", serverKeyFile),
 			ClientCA:    filepath.Join("tls", caFile),
 		},
+		Policy:      policyFile,
+		Admin:       config.Listener{Listen: "127.0.0.1:0", ClientCA: filepath.Join("tls", caFile)},
 		Assignments: "assignments.yaml",
 		HSM:         config.HSM{SocketDir: "run"},
 		Journal:     config.Journal{Dir: "journal"},
@@ -268,8 +289,8 @@ func (d *dev) serve(ctx context.Context, cfg *config.Daemon) error {
 			stopDaemon(fmt.Errorf("not ready after %s%s", readyWithin, lastLines(hsmLog.Name())))
 		}
 	}()
-	err = d.daemon(daemonCtx, cfg, log, func(address string) {
-		if err := d.announce(address); err != nil {
+	err = d.daemon(daemonCtx, cfg, log, func(a *server.Addresses) {
+		if err := d.announce(a); err != nil {
 			stopDaemon(err)
 			return
 		}
@@ -284,46 +305,53 @@ func (d *dev) serve(ctx context.Context, cfg *config.Daemon) error {
 }
 
 // daemon runs the gRPC service in this process and tells when it is ready.
-func (d *dev) daemon(ctx context.Context, cfg *config.Daemon, log *slog.Logger, ready func(address string)) error {
-	var address atomic.Pointer[string]
+func (d *dev) daemon(ctx context.Context, cfg *config.Daemon, log *slog.Logger, ready func(*server.Addresses)) error {
+	var addresses atomic.Pointer[server.Addresses]
 	return server.Run(ctx, *cfg, server.Deps{
 		Log:     log,
 		Version: d.Version,
-		Ready: func(a server.Addresses) {
-			s := a.GRPC.String()
-			address.Store(&s)
-		},
-		Serving: func() { ready(*address.Load()) },
+		Ready:   func(a server.Addresses) { addresses.Store(&a) },
+		Serving: func() { ready(addresses.Load()) },
 	})
 }
 
-// announce writes the client context and then tells who started us.
-func (d *dev) announce(address string) error {
-	path, err := d.writeContext(address)
-	if err != nil {
-		return fmt.Errorf("writing the client context: %w", err)
+// announce writes the client contexts and then tells who started us.
+func (d *dev) announce(at *server.Addresses) error {
+	for _, a := range actors() {
+		if err := d.writeContext(a, at); err != nil {
+			return fmt.Errorf("writing the client contexts: %w", err)
+		}
 	}
-	d.Ready(Ready{Address: address, Context: path, Dir: d.layout.Dir, Made: d.made, Busy: d.busy})
+	d.Ready(Ready{
+		Address: at.GRPC.String(), Context: d.path(clientcontext.FileName), Dir: d.layout.Dir, Made: d.made, Busy: d.busy,
+	})
 	return nil
 }
 
 // writeContext tells the command line where the daemon is, in one step.
-func (d *dev) writeContext(address string) (string, error) {
+func (d *dev) writeContext(a actor, at *server.Addresses) error {
 	c := clientcontext.Context{
-		Address: address,
+		Address: at.GRPC.String(),
 		TLS: clientcontext.TLS{
 			CA:          filepath.Join("tls", caFile),
-			Certificate: filepath.Join("tls", clientFile),
-			Key:         filepath.Join("tls", clientKeyFile),
+			Certificate: filepath.Join("tls", a.certificate()),
+			Key:         filepath.Join("tls", a.key()),
 		},
-		Phone: "phone",
 	}
-	path := d.path(clientcontext.FileName)
+	name := clientcontext.FileName
+	if a.role == "" {
+		c.Phone = "phone"
+	} else {
+		name = clientcontext.RoleFileName(a.role)
+		if at.Admin != nil {
+			c.Admin = at.Admin.String()
+		}
+	}
 	data, err := c.Marshal()
 	if err != nil {
-		return path, err
+		return err
 	}
-	return path, softhsmconfig.ReplaceFile(path, data, 0o600)
+	return softhsmconfig.ReplaceFile(d.path(name), data, 0o600)
 }
 
 // openLog opens a log for appending.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 
@@ -26,6 +27,8 @@ type Metrics struct {
 	decided       [maxProfiles][verdict.Unknown + 1][verdict.MaxReason + 1]atomic.Pointer[counter]
 	duration      prometheus.Histogram
 	refused       *prometheus.CounterVec
+	limited       *prometheus.CounterVec
+	policies      *prometheus.CounterVec
 	late          prometheus.Counter
 	panics        prometheus.Counter
 	streams       prometheus.Gauge
@@ -54,6 +57,8 @@ func NewMetrics(version string) *Metrics {
 		verifications: prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameVerifications, Help: help(nameVerifications)},
 			[]string{"profile", "verdict", "reason"}),
 		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameRefused, Help: help(nameRefused)}, []string{"code"}),
+		limited:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: nameLimited, Help: help(nameLimited)}, []string{"limit"}),
+		policies: prometheus.NewCounterVec(prometheus.CounterOpts{Name: namePolicies, Help: help(namePolicies)}, []string{"result"}),
 		duration: histogramOf(nameDuration, []float64{.0005, .001, .002, .003, .005, .0075, .01, .02, .03, .05, .1, .15, .25, .35, .5, 1, 10}),
 		late:     counterOf(nameLate), panics: counterOf(namePanics),
 		streams: gaugeOf(nameStreams), messages: counterOf(nameStreamMessages), taps: counterOf(nameStreamTaps),
@@ -63,7 +68,7 @@ func NewMetrics(version string) *Metrics {
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: nameBuild, Help: help(nameBuild)}, []string{"version", "go"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(m.verifications, m.duration, m.refused, m.late, m.panics, m.streams, m.messages,
+	m.registry.MustRegister(m.verifications, m.duration, m.refused, m.limited, m.policies, m.late, m.panics, m.streams, m.messages,
 		m.taps, m.serving, m.commitTime, m.commitRecords, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -96,11 +101,25 @@ func (m *Metrics) labelled(p cryptogram.ProfileID, d verdict.Decision) prometheu
 // Refused counts a request without a decision.
 func (m *Metrics) Refused(c codes.Code) { m.refused.WithLabelValues(c.String()).Inc() }
 
-// RefusedTaps counts malformed taps of a stream.
-func (m *Metrics) RefusedTaps(n int) {
+// RefusedTaps counts taps of a stream without a decision.
+func (m *Metrics) RefusedTaps(c codes.Code, n int) {
 	if n > 0 {
-		m.refused.WithLabelValues(codes.InvalidArgument.String()).Add(float64(n))
+		m.refused.WithLabelValues(c.String()).Add(float64(n))
 	}
+}
+
+// Limited counts taps and streams that a caller's own limit refused.
+func (m *Metrics) Limited(by authz.LimitKind, n int) {
+	m.limited.WithLabelValues(by.String()).Add(float64(n))
+}
+
+// PolicyLoaded counts attempts to put a policy in force.
+func (m *Metrics) PolicyLoaded(ok bool) {
+	result := "refused"
+	if ok {
+		result = "in_force"
+	}
+	m.policies.WithLabelValues(result).Inc()
 }
 
 // Late counts a tap answered before its decision was there.

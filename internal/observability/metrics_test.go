@@ -1,6 +1,7 @@
 package observability
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 
@@ -22,11 +24,15 @@ func warm() *Metrics {
 	m := NewMetrics("test")
 	m.Watch(Sources{
 		InFlight: func() int { return 3 },
+		Places:   func() int { return 4 },
+		Ends:     func() time.Time { return time.Unix(5, 0) },
 		Pool:     func() hsm.Stats { return hsm.Stats{} },
 		Journal:  func() audit.Stats { return audit.Stats{} },
 	})
 	m.Decided(1, verdict.Decision{Verdict: verdict.Valid}, time.Millisecond)
 	m.Refused(codes.InvalidArgument)
+	m.Limited(authz.LimitRate, 1)
+	m.PolicyLoaded(true)
 	return m
 }
 
@@ -74,7 +80,7 @@ func TestDecidedDoesNotAllocate(t *testing.T) {
 
 func TestProfilingIsOffUnlessAsked(t *testing.T) {
 	for profiling, want := range map[bool]int{false: http.StatusNotFound, true: http.StatusOK} {
-		s := httptest.NewServer(warm().Server(profiling).Handler)
+		s := httptest.NewServer(warm().Server(profiling, func(*http.Request) (int, error) { return 0, nil }).Handler)
 		defer s.Close()
 		resp, err := http.Get(s.URL + "/debug/pprof/")
 		if err != nil {
@@ -84,6 +90,24 @@ func TestProfilingIsOffUnlessAsked(t *testing.T) {
 		_ = resp.Body.Close()
 		if resp.StatusCode != want {
 			t.Errorf("profiling %v: status %d, want %d", profiling, resp.StatusCode, want)
+		}
+	}
+}
+
+func TestNothingIsServedToWhomNobodyLetsIn(t *testing.T) {
+	s := httptest.NewServer(warm().Server(true, func(*http.Request) (int, error) {
+		return http.StatusForbidden, errors.New("no")
+	}).Handler)
+	defer s.Close()
+	for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap", "/"} {
+		resp, err := http.Get(s.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden || string(body) != "no\n" {
+			t.Errorf("%s: %s %q", path, resp.Status, body)
 		}
 	}
 }

@@ -16,6 +16,10 @@ const (
 	nameVerifications   = "tapseal_verifications_total"
 	nameDuration        = "tapseal_verification_duration_seconds"
 	nameRefused         = "tapseal_requests_refused_total"
+	nameLimited         = "tapseal_caller_limited_total"
+	namePolicies        = "tapseal_policy_loads_total"
+	namePlaces          = "tapseal_taps_in_flight_limit"
+	nameCertificateEnds = "tapseal_certificate_expiry_timestamp_seconds"
 	nameLate            = "tapseal_late_answers_total"
 	namePanics          = "tapseal_handler_panics_total"
 	nameStreams         = "tapseal_streams_open"
@@ -48,6 +52,10 @@ func Documented() []Metric {
 		{nameVerifications, "counter", []string{"profile", "verdict", "reason"}, "Decisions; reason is empty for VALID."},
 		{nameDuration, "histogram", nil, "Seconds from the parsed request to the recorded decision."},
 		{nameRefused, "counter", []string{"code"}, "Requests and taps without a decision, by gRPC status code."},
+		{nameLimited, "counter", []string{"limit"}, "Taps and streams that a caller's own limit refused."},
+		{namePolicies, "counter", []string{"result"}, "Attempts to put a policy in force, the one at the start included."},
+		{namePlaces, "gauge", nil, "Taps that the service takes at one time now; falls when the HSM is slower than taps come."},
+		{nameCertificateEnds, "gauge", nil, "When the service's own certificate ends, Unix seconds."},
 		{nameLate, "counter", nil, "Taps answered UNKNOWN because HSM or journal were late; their records may follow."},
 		{namePanics, "counter", nil, "Handlers that panicked."},
 		{nameStreams, "gauge", nil, "Open VerifyCryptograms streams."},

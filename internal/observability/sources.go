@@ -1,6 +1,8 @@
 package observability
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapseal/tapseal/audit"
@@ -10,6 +12,8 @@ import (
 // Sources are what is read at each scrape.
 type Sources struct {
 	InFlight func() int
+	Places   func() int       // taps in flight that there may be now
+	Ends     func() time.Time // of the service's certificate
 	Pool     func() hsm.Stats
 	Journal  func() audit.Stats
 }
@@ -29,7 +33,7 @@ type sources struct {
 // Describe implements prometheus.Collector. It is called once, by Watch.
 func (c *sources) Describe(ch chan<- *prometheus.Desc) {
 	for _, name := range []string{
-		nameInFlight, nameHSMConnections, nameHSMInFlight, nameHSMWaiting, nameHSMAnswers, nameHSMRetries,
+		nameInFlight, namePlaces, nameCertificateEnds, nameHSMConnections, nameHSMInFlight, nameHSMWaiting, nameHSMAnswers, nameHSMRetries,
 		nameHSMLate, nameHSMConnects, nameHSMConnectFails, nameHSMLost, nameHSMGoAways,
 		nameJournalRecords, nameJournalRefused, nameJournalFailed, nameJournalPending,
 	} {
@@ -50,6 +54,7 @@ func (c *sources) Collect(ch chan<- prometheus.Metric) {
 	p, j := c.s.Pool(), c.s.Journal()
 	for name, v := range map[string]int{
 		nameInFlight:       c.s.InFlight(),
+		namePlaces:         c.s.Places(),
 		nameHSMConnections: p.Connections,
 		nameHSMInFlight:    p.InFlight,
 		nameHSMWaiting:     p.Waiting,
@@ -57,6 +62,7 @@ func (c *sources) Collect(ch chan<- prometheus.Metric) {
 	} {
 		send(name, prometheus.GaugeValue, float64(v))
 	}
+	send(nameCertificateEnds, prometheus.GaugeValue, float64(c.s.Ends().Unix()))
 	for name, v := range map[string]uint64{
 		nameHSMRetries:      p.Retries,
 		nameHSMLate:         p.LateReplies,

@@ -2,48 +2,119 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
-	"strings"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	grpctap "google.golang.org/grpc/tap"
+
+	"github.com/tapseal/tapseal/internal/authz"
 )
 
-// maxCallerBytes bounds a caller's name, in the journal and in memory.
-const maxCallerBytes = 256
+// A caller is who makes a call, and which one. It is for one goroutine.
+type caller struct {
+	id     *identity
+	view   authz.Caller
+	method authz.MethodID
+}
 
-// callerOf is the identity that the caller's certificate proves.
-func callerOf(ctx context.Context) (string, error) {
-	p, ok := peer.FromContext(ctx)
+type callerKey struct{}
+
+// A porter asks, before anything of a call is read, who it is and whether the
+// policy has a row for it.
+type porter struct {
+	live    *authz.Live
+	refused func(codes.Code)
+}
+
+// admit is gRPC's first look at a call. Its context carries the caller.
+func (p *porter) admit(ctx context.Context, info *grpctap.Info) (context.Context, error) {
+	c, err := p.caller(ctx, info.FullMethodName)
+	if err != nil {
+		p.refused(status.Code(err))
+		return ctx, err
+	}
+	return context.WithValue(ctx, callerKey{}, c), nil
+}
+
+func (p *porter) caller(ctx context.Context, fullMethod string) (*caller, error) {
+	from, ok := peer.FromContext(ctx)
 	if !ok {
-		return "", errNoCaller()
+		return nil, errNoCaller
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.VerifiedChains[0]) == 0 {
-		return "", errNoCaller()
+	info, ok := from.AuthInfo.(*connInfo)
+	if !ok || info.id == nil {
+		return nil, errNoCaller
 	}
-	name := callerName(info.State.VerifiedChains[0][0])
-	if name == "" {
-		return "", errNoCaller()
+	method, ok := authz.MethodByName(fullMethod)
+	if !ok {
+		return nil, errNotAllowed // deny by default, also what nobody knows
 	}
-	return name, nil
+	c := &caller{id: info.id, view: p.live.Caller(info.id.uri), method: method}
+	if _, err := c.principal(time.Now()); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
-// callerName is the certificate's first URI name, or else the subject's common
-// name; empty if it has neither in a form that can stand in a journal.
-func callerName(c *x509.Certificate) string {
-	name := c.Subject.CommonName
-	if len(c.URIs) > 0 {
-		name = c.URIs[0].String()
+// Messages name nothing of the policy: who asks knows who he is.
+var (
+	errNoCaller   = status.Error(codes.Unauthenticated, "the connection has no client certificate")
+	errStranger   = status.Error(codes.Unauthenticated, "the URI name of the client certificate is not in the policy")
+	errNotAllowed = status.Error(codes.PermissionDenied, "the policy does not allow this method")
+)
+
+// principal is who the caller is now, if the certificate still stands and the
+// policy in force still has a row for the method. Ask at each call and message:
+// that is how a revocation or a reload reaches what is running.
+func (c *caller) principal(now time.Time) (*authz.Principal, error) {
+	if err := c.id.standing(now); err != nil {
+		return nil, err
 	}
-	if len(name) > maxCallerBytes || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7F || r == '\uFFFD' }) {
-		return ""
+	p, ok := c.view.Principal()
+	if !ok {
+		return nil, errStranger
 	}
-	return name
+	if !p.MayCall(c.method) {
+		return nil, errNotAllowed
+	}
+	return p, nil
 }
 
-func errNoCaller() error {
-	return status.Error(codes.Unauthenticated, "the client certificate has neither a URI name nor a common name of at most 256 printable bytes")
+// callerOf is the caller whom the porter let in. Without one nothing goes on.
+func callerOf(ctx context.Context) (*caller, error) {
+	c, ok := ctx.Value(callerKey{}).(*caller)
+	if !ok {
+		return nil, errNoCaller
+	}
+	return c, nil
+}
+
+// requireCaller is the second lock: no handler runs for a call that did not
+// come through the porter for this very method.
+func requireCaller(ctx context.Context, fullMethod string) error {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return err
+	}
+	if id, ok := authz.MethodByName(fullMethod); !ok || id != c.method {
+		return errNotAllowed
+	}
+	return nil
+}
+
+func requireCallerUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	if err := requireCaller(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return h(ctx, req)
+}
+
+func requireCallerStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	if err := requireCaller(ss.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return h(srv, ss)
 }

@@ -14,13 +14,17 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
+	"github.com/tapseal/tapseal/internal/secret"
+	"github.com/tapseal/tapseal/internal/secrets"
 	"github.com/tapseal/tapseal/keys"
 )
 
 const (
 	expirySoon     = 30 * 24 * time.Hour
 	checkWorkersIn = 3 * time.Second // a replaced worker is back within two
+	checkVaultIn   = 10 * time.Second
 )
 
 // Levels of a finding.
@@ -64,7 +68,20 @@ func Check(ctx context.Context, path string) Report {
 		r.addConfigError(err)
 		return r
 	}
-	r.checkTLS(cfg.TLS, time.Now())
+	now := time.Now()
+	if cfg.TLS.Vault.Used() {
+		r.checkVault(ctx, &cfg.TLS.Vault)
+	} else {
+		r.checkTLS(cfg.TLS, now)
+		r.checkAuthorities("tls", cfg.TLS.ClientCA, cfg.TLS.CRL, now)
+		if cfg.Admin.Listen != "" {
+			r.checkAuthorities("admin", cfg.Admin.ClientCA, cfg.Admin.CRL, now)
+		}
+		if cfg.Metrics.Listen != "" {
+			r.checkAuthorities("metrics", cfg.Metrics.ClientCA, cfg.Metrics.CRL, now)
+		}
+	}
+	r.checkPolicy(cfg)
 	r.checkJournal(cfg.Journal.Dir)
 	assignments, err := keys.LoadAssignments(cfg.Assignments)
 	if err != nil {
@@ -93,9 +110,11 @@ func (r *Report) addConfigError(err error) {
 }
 
 func (r *Report) checkTLS(c config.TLS, now time.Time) {
-	if info, err := os.Stat(c.Key); err == nil && info.Mode().Perm()&0o077 != 0 {
-		r.add(LevelWarning, "tls.key", "others can read it: mode %04o, want 0600", info.Mode().Perm())
+	key, err := secret.ReadDocument(c.Key)
+	if err != nil {
+		r.add(LevelError, "tls.key", "%v", err)
 	}
+	key.Wipe()
 	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
 	if err != nil {
 		r.add(LevelError, "tls.certificate", "%v", err)
@@ -103,30 +122,107 @@ func (r *Report) checkTLS(c config.TLS, now time.Time) {
 		r.checkDates("tls.certificate", pair.Leaf, now)
 		r.checkUsage("tls.certificate", pair.Leaf)
 	}
-	r.checkAuthorities(c.ClientCA, now)
 }
 
-func (r *Report) checkAuthorities(path string, now time.Time) {
-	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		r.add(LevelError, "tls.client_ca", "%v", err)
+// checkVault looks whether an identity at Vault is there and good. It does not
+// log in with a wrapped secret_id: that works once, and is for the start.
+func (r *Report) checkVault(ctx context.Context, v *config.Vault) {
+	if _, err := os.Stat(v.TokenFile); err != nil {
+		if _, wrapped := os.Stat(v.WrappedSecretID); wrapped != nil {
+			r.add(LevelError, "tls.vault.token_file", "there is neither a token nor a wrapped secret_id: issue one")
+			return
+		}
+		r.add(LevelWarning, "tls.vault.wrapped_secret_id", "is there and not tried: a start uses it up")
 		return
 	}
+	kept := v.Config
+	kept.WrappedSecretID = "" // not to be used up
+	ctx, cancel := context.WithTimeout(ctx, checkVaultIn)
+	defer cancel()
+	client, err := secrets.Open(ctx, kept, secrets.Options{})
+	if err != nil {
+		r.add(LevelError, "tls.vault", "%v", err)
+		return
+	}
+	client.Close()
+}
+
+// checkPolicy reads the policy as a start does, and looks for a row for each
+// method that the configured listeners have.
+func (r *Report) checkPolicy(cfg *config.Daemon) {
+	p, err := authz.LoadFile(cfg.Policy)
+	if err != nil {
+		var faults *authz.Error
+		if !errors.As(err, &faults) {
+			r.add(LevelError, "policy", "%v", err)
+			return
+		}
+		for _, f := range faults.Faults {
+			r.add(LevelError, "policy", "%s", f)
+		}
+		return
+	}
+	if err := p.CoversMethods(offered(cfg)); err != nil {
+		r.add(LevelError, "policy", "%v", err)
+	}
+	for _, w := range p.Warnings() {
+		r.add(LevelWarning, "policy", "%s", w)
+	}
+}
+
+func (r *Report) checkAuthorities(name, path, crl string, now time.Time) {
+	key := name + ".client_ca"
+	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		r.add(LevelError, key, "%v", err)
+		return
+	}
+	var authorities []*x509.Certificate
 	n := 0
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			r.add(LevelError, "tls.client_ca", "PEM block %d is not a certificate", n+1)
+			r.add(LevelError, key, "PEM block %d is not a certificate", n+1)
 			return
 		}
 		n++
-		r.checkDates("tls.client_ca", c, now)
+		authorities = append(authorities, c)
+		r.checkDates(key, c, now)
 		if !c.IsCA {
-			r.add(LevelError, "tls.client_ca", "certificate %d is not of an authority", n)
+			r.add(LevelError, key, "certificate %d is not of an authority", n)
 		}
 	}
 	if n == 0 {
-		r.add(LevelError, "tls.client_ca", "has no certificate in PEM form")
+		r.add(LevelError, key, "has no certificate in PEM form")
+	}
+	if crl != "" {
+		r.checkLists(name+".crl", crl, authorities, now)
+	}
+}
+
+// checkLists wants a list of each authority that has not ended.
+func (r *Report) checkLists(key, path string, authorities []*x509.Certificate, now time.Time) {
+	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		r.add(LevelError, key, "%v", err)
+		return
+	}
+	var lists []*x509.RevocationList
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		l, err := x509.ParseRevocationList(block.Bytes)
+		if block.Type != "X509 CRL" || err != nil {
+			r.add(LevelError, key, "PEM block %d is not a revocation list", len(lists)+1)
+			return
+		}
+		lists = append(lists, l)
+		if !l.NextUpdate.IsZero() && now.After(l.NextUpdate) {
+			r.add(LevelError, key, "list %d ended at %s: a client whose revocation is not known is refused", len(lists), l.NextUpdate.UTC().Format(time.RFC3339))
+		}
+	}
+	for i, a := range authorities {
+		if !slices.ContainsFunc(lists, func(l *x509.RevocationList) bool { return l.CheckSignatureFrom(a) == nil }) {
+			r.add(LevelError, key, "has no list of authority %d", i+1)
+		}
 	}
 }
 

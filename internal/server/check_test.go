@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapseal/tapseal/internal/config"
 )
 
 // snapshot lists every file below dir with its size and time.
@@ -36,7 +38,7 @@ func TestCheck(t *testing.T) {
 			"    profiles: [visa-cvn18]\n    icc_key_option: A\n    keys:\n      - {dki: \"01\", key_set: test, version: 1}\n")
 	})
 	cfg := r.cfg
-	cfg.Listen, cfg.MetricsListen = "127.0.0.1:7443", ""
+	cfg.Listen, cfg.Metrics = "127.0.0.1:7443", config.Listener{}
 	data, err := cfg.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +46,7 @@ func TestCheck(t *testing.T) {
 	r.write("good.yaml", string(data))
 	before := snapshot(t, r.dir)
 	good := Check(context.Background(), r.path("good.yaml"))
-	if !good.OK || len(good.Findings) != 2 || good.Findings[0].Level != LevelWarning { // the certificates are for a day
+	if !good.OK || len(good.Findings) != 3 || good.Findings[0].Level != LevelWarning { // the certificates are for a day
 		t.Errorf("a good configuration: %+v", good)
 	}
 	if len(good.Keys) != 1 || good.Keys[0].State != "active" {
@@ -95,7 +97,7 @@ func TestCheck(t *testing.T) {
 func TestCheckKeys(t *testing.T) {
 	r := newRig(t, "visa") // version 2 is suspended, version 3 is nowhere
 	cfg := r.cfg
-	cfg.Listen, cfg.MetricsListen = "127.0.0.1:7443", ""
+	cfg.Listen, cfg.Metrics = "127.0.0.1:7443", config.Listener{}
 	data, err := cfg.Marshal()
 	if err != nil {
 		t.Fatal(err)

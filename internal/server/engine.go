@@ -23,6 +23,7 @@ type engine struct {
 	gate    *gate
 
 	tapsInStream int
+	patience     time.Duration // that a stream waits at the gate, and a refused caller should
 
 	draining chan struct{} // closed: idle streams end
 	closing  chan struct{} // closed: streams finish what they have taken and end
@@ -89,6 +90,7 @@ func (c *commit) record(to audience) {
 	now := time.Now()
 	c.to = to
 	matched := false
+	c.observe(now)
 	for _, t := range c.taps {
 		t.Settle()
 		matched = matched || t.Decision.Verdict == verdict.Valid
@@ -99,6 +101,31 @@ func (c *commit) record(to audience) {
 		c.e.matchedAt.Store(now.UnixNano())
 	}
 	c.e.journal.Append(c.recs, c.done)
+}
+
+// observe tells the gate how long the HSM took. Taps that waited for a worker to
+// come back are no measure of how many it can do.
+func (c *commit) observe(now time.Time) {
+	for _, t := range c.taps {
+		switch {
+		case !t.NeedsHSM:
+		case t.Call.Answer == hsm.Matched, t.Call.Answer == hsm.Mismatched, t.Call.Answer == hsm.DeadlineExceeded:
+			c.e.gate.observe(t.entered, now)
+			return
+		}
+	}
+}
+
+// releaseAll gives the taps back to their callers' limits, neighbours of one
+// caller at once.
+func releaseAll(taps []*tap) {
+	for i := 0; i < len(taps); {
+		who, from := taps[i].who, i
+		for i < len(taps) && taps[i].who == who {
+			i++
+		}
+		who.Release(i - from)
+	}
 }
 
 // finish lets the answers go, now that the journal has the decisions. Without
@@ -115,6 +142,7 @@ func (c *commit) finish(err error) {
 		c.e.metrics.Decided(t.Resolution.Profile.ID, t.Decision, now.Sub(t.started))
 	}
 	c.e.gate.release(len(c.taps))
+	releaseAll(c.taps)
 	c.to.answered(c.taps)
 	clear(c.taps)
 	clear(c.recs)

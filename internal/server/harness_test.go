@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,12 +32,46 @@ import (
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/cryptogram/software"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/observability"
 	"github.com/tapseal/tapseal/keys"
 )
 
-const callerURI = "spiffe://test/terminal-gateway"
+const (
+	callerURI   = "spiffe://test/terminal-gateway"
+	operatorURI = "spiffe://test/people/operator"
+	officerURI  = "spiffe://test/people/security-officer"
+	auditorURI  = "spiffe://test/people/auditor"
+	monitorURI  = "spiffe://test/monitor"
+)
+
+func testPeople() authz.Development {
+	return authz.Development{
+		Caller: callerURI, Operator: operatorURI, SecurityOfficer: officerURI, Auditor: auditorURI, Monitor: monitorURI,
+	}
+}
+
+// writePolicy replaces the policy file in one step, with changes to its text:
+// pairs of what is replaced and by what.
+func (r *rig) writePolicy(people authz.Development, changes ...string) {
+	r.tb.Helper()
+	data, err := authz.DevelopmentPolicy(people)
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	text := string(data)
+	for i := 0; i < len(changes); i += 2 {
+		if !strings.Contains(text, changes[i]) {
+			r.tb.Fatalf("the policy has no %q", changes[i])
+		}
+		text = strings.ReplaceAll(text, changes[i], changes[i+1])
+	}
+	r.write("policy.new", text)
+	if err := os.Rename(r.path("policy.new"), r.path("policy.yaml")); err != nil {
+		r.tb.Fatal(err)
+	}
+}
 
 // softToken is a token in memory: the real worker and pool with the software
 // executor where the PKCS#11 module would be.
@@ -133,6 +168,7 @@ type rig struct {
 	token   *softToken
 	log     *lockedBuffer
 	address Addresses
+	reload  chan struct{}
 
 	stopDaemon context.CancelFunc
 	ended      chan error
@@ -172,7 +208,7 @@ func newRig(tb testing.TB, scheme string, change ...func(*rig)) *rig {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &rig{tb: tb, dir: dir, issuer: testIssuers()[scheme], log: &lockedBuffer{}, ended: make(chan error, 1)}
+	r := &rig{tb: tb, dir: dir, issuer: testIssuers()[scheme], log: &lockedBuffer{}, ended: make(chan error, 1), reload: make(chan struct{})}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 	key, err := hex.DecodeString(r.issuer.key)
 	if err != nil {
@@ -180,13 +216,17 @@ func newRig(tb testing.TB, scheme string, change ...func(*rig)) *rig {
 	}
 	r.token = &softToken{keys: map[keys.ID][16]byte{keyID(1): [16]byte(key), keyID(2): [16]byte(key)}}
 	writeCertificates(tb, dir)
+	r.writePolicy(testPeople())
 	r.write("assignments.yaml", r.issuer.assignments())
 	if err := os.Mkdir(r.path("run"), 0o700); err != nil {
 		tb.Fatal(err)
 	}
 	r.cfg = config.Daemon{
-		Listen: "127.0.0.1:0", MetricsListen: "127.0.0.1:0",
-		TLS:         config.TLS{Certificate: r.path("server.crt"), Key: r.path("server.key"), ClientCA: r.path("ca.crt")},
+		Listen:      "127.0.0.1:0",
+		TLS:         config.TLS{Certificate: r.path("server.crt"), Key: r.path("server.key"), ClientCA: r.path("ca.crt"), RefreshSec: 1},
+		Policy:      r.path("policy.yaml"),
+		Admin:       config.Listener{Listen: "127.0.0.1:0", ClientCA: r.path("ca.crt")},
+		Metrics:     config.Listener{Listen: "127.0.0.1:0", ClientCA: r.path("ca.crt")},
 		Assignments: r.path("assignments.yaml"),
 		HSM:         config.HSM{SocketDir: r.path("run")},
 		Journal:     config.Journal{Dir: r.path("journal")},
@@ -245,6 +285,7 @@ func (r *rig) startDaemon() {
 			Version: "test",
 			Ready:   func(a Addresses) { r.address = a },
 			Serving: func() { close(serving) },
+			Reload:  r.reload,
 		})
 	}()
 	select {
@@ -266,6 +307,10 @@ func (r *rig) dial() {
 }
 
 func (r *rig) clientTLS(name string) credentials.TransportCredentials {
+	return credentials.NewTLS(r.clientConfig(name))
+}
+
+func (r *rig) clientConfig(name string) *tls.Config {
 	r.tb.Helper()
 	ca, err := os.ReadFile(r.path("ca.crt"))
 	if err != nil {
@@ -281,7 +326,7 @@ func (r *rig) clientTLS(name string) credentials.TransportCredentials {
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
-	return credentials.NewTLS(c)
+	return c
 }
 
 // end stops the daemon and returns what Run did.
@@ -323,19 +368,30 @@ func (r *rig) records() []audit.Record {
 func writeCertificates(tb testing.TB, dir string) {
 	tb.Helper()
 	caKey, ca := makeCertificate(tb, dir, "ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
-	uri, err := url.Parse(callerURI)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	makeCertificate(tb, dir, "server", &x509.Certificate{
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca, caKey)
 	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	makeCertificate(tb, dir, "client", &x509.Certificate{URIs: []*url.URL{uri}, ExtKeyUsage: client}, ca, caKey)
+	uri := parseURI(tb, callerURI)
+	for name, uri := range map[string]string{
+		"client": callerURI, "operator": operatorURI, "officer": officerURI, "auditor": auditorURI, "monitor": monitorURI,
+		"nobody": "spiffe://test/nobody",
+	} {
+		makeCertificate(tb, dir, name, &x509.Certificate{URIs: []*url.URL{parseURI(tb, uri)}, ExtKeyUsage: client}, ca, caKey)
+	}
 	makeCertificate(tb, dir, "named", &x509.Certificate{Subject: pkix.Name{CommonName: "gateway-2"}, ExtKeyUsage: client}, ca, caKey)
 	makeCertificate(tb, dir, "nameless", &x509.Certificate{Subject: pkix.Name{Organization: []string{"x"}}, ExtKeyUsage: client}, ca, caKey)
 	otherKey, other := makeCertificate(tb, dir, "otherca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
 	makeCertificate(tb, dir, "stranger", &x509.Certificate{URIs: []*url.URL{uri}, ExtKeyUsage: client}, other, otherKey)
+}
+
+func parseURI(tb testing.TB, s string) *url.URL {
+	tb.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return u
 }
 
 func makeCertificate(tb testing.TB, dir, name string, c, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {

@@ -48,7 +48,7 @@ func (e *engine) watchHealth(ctx context.Context, h *health.Server, serving func
 }
 
 func (e *engine) healthy(ctx context.Context) error {
-	if at := e.journalFailedAt.Load(); at != 0 && time.Since(time.Unix(0, at)) < journalPenalty {
+	if e.journalFailing() {
 		return errJournal
 	}
 	canary, cancel := context.WithTimeout(ctx, canaryTimeout)
@@ -61,6 +61,12 @@ func (e *engine) healthy(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// journalFailing reports a record that was not taken a short while ago.
+func (e *engine) journalFailing() bool {
+	at := e.journalFailedAt.Load()
+	return at != 0 && time.Since(time.Unix(0, at)) < journalPenalty
 }
 
 func (e *engine) announce(h *health.Server, err error) {

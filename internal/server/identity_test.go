@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -17,6 +16,7 @@ import (
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 	"github.com/tapseal/tapseal/audit"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/observability"
 )
 
@@ -52,7 +52,9 @@ func TestWhoMayCallAndUnderWhichName(t *testing.T) {
 		"server's own as client":  {r.clientTLS("server"), codes.Unavailable},
 		"TLS 1.2":                 {old, codes.Unavailable},
 		"certificate with nobody": {r.clientTLS("nameless"), codes.Unauthenticated},
-		"common name":             {r.clientTLS("named"), codes.OK},
+		"common name only":        {r.clientTLS("named"), codes.Unauthenticated},
+		"in no policy":            {r.clientTLS("nobody"), codes.Unauthenticated},
+		"a person":                {r.clientTLS("operator"), codes.PermissionDenied},
 		"URI name":                {r.clientTLS("client"), codes.OK},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -76,37 +78,37 @@ func TestWhoMayCallAndUnderWhichName(t *testing.T) {
 			t.Errorf("record %+v", rec)
 		}
 	}
-	if callers["gateway-2"] != 1 || callers[callerURI] != 3 || len(callers) != 2 {
+	if callers[callerURI] != 3 || len(callers) != 1 {
 		t.Errorf("callers on record: %v", callers)
 	}
-	if methods[audit.MethodVerify] != 2 || methods[audit.MethodStream] != 1 || methods[audit.MethodRespond] != 1 {
+	if methods[audit.MethodVerify] != 1 || methods[audit.MethodStream] != 1 || methods[audit.MethodRespond] != 1 {
 		t.Errorf("methods on record: %v", methods)
 	}
 }
 
-func TestCallerNameIsFitForAJournal(t *testing.T) {
-	uri := func(s string) *x509.Certificate {
-		u, err := url.Parse(s)
-		if err != nil {
-			t.Fatal(err)
+func TestACertificateHasOneURIName(t *testing.T) {
+	cert := func(names ...string) *x509.Certificate {
+		c := &x509.Certificate{Subject: pkix.Name{CommonName: "spiffe://test/common-name"}}
+		for _, name := range names {
+			c.URIs = append(c.URIs, parseURI(t, name))
 		}
-		return &x509.Certificate{URIs: []*url.URL{u}, Subject: pkix.Name{CommonName: "cn"}}
+		return c
 	}
-	cn := func(s string) *x509.Certificate { return &x509.Certificate{Subject: pkix.Name{CommonName: s}} }
 	for _, c := range []struct {
 		cert *x509.Certificate
 		want string
 	}{
-		{uri("spiffe://a/b"), "spiffe://a/b"},
-		{uri("spiffe://a/" + strings.Repeat("x", maxCallerBytes)), ""}, // not the common name instead
-		{cn("gateway"), "gateway"},
-		{cn(""), ""},
-		{cn("two\nlines"), ""},
-		{cn("\xff"), ""},
-		{cn(strings.Repeat("x", maxCallerBytes+1)), ""},
+		{cert("spiffe://a/b"), "spiffe://a/b"},
+		{cert(), ""}, // not the common name instead
+		{cert("spiffe://a/b", "spiffe://a/c"), ""},
+		{cert("spiffe://a/b", "spiffe://a/b"), ""},
+		{cert("spiffe://a/" + strings.Repeat("x", authz.MaxIdentityBytes)), ""},
+		{cert("spiffe://a/b%20c"), ""},
+		{cert("spiffe://a"), ""},
+		{cert("//a/b"), ""},
 	} {
-		if got := callerName(c.cert); got != c.want {
-			t.Errorf("caller %q, want %q", got, c.want)
+		if got, err := uriName(c.cert); got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("caller %q, %v, want %q", got, err, c.want)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 func lateEngine() *engine {
 	e := newEngine(verdict.Rules{}, nil, nil, observability.NewMetrics("test"), nil)
-	e.gate, e.tapsInStream = newGate(4), 4
+	e.gate, e.tapsInStream = newGate(4, 0), 4
 	return e
 }
 
@@ -34,7 +34,7 @@ func heldTap(t *testing.T, e *engine, id string) *tap {
 	held.requestID, held.method, held.started = id, audit.MethodVerify, time.Now()
 	held.Resolution.Profile, held.Resolution.KeySet, held.Resolution.KeyVersion = profile, "test", 1
 	held.NeedsHSM, held.Call.Answer = true, hsm.Matched
-	held.Call.Deadline = time.Now().Add(-lateSlack)
+	held.AnswerBy = time.Now()
 	held.recording.Store(true)
 	return held
 }
@@ -76,11 +76,10 @@ func TestStreamIsNotHeldUpByTheJournal(t *testing.T) {
 	for name, commitError := range map[string]error{"recorded": nil, "not recorded": errors.New("disk")} {
 		t.Run(name, func(t *testing.T) {
 			e := lateEngine()
-			s := newStream(context.Background(), e, "caller")
+			s := newStream(context.Background(), e, &caller{})
 			held := heldTap(t, e, "late")
 			s.enter(&intake{fresh: []*tap{held}})
-			idle := 0
-			s.sweep(time.Now().Add(time.Second), &idle)
+			s.sweepLate(time.Now())
 			taps, _ := s.takeReady()
 			if len(taps) != 1 || taps[0].requestID != "late" {
 				t.Fatalf("%d late answers", len(taps))

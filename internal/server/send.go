@@ -18,6 +18,8 @@ const maxResultsInMessage = 256
 func (s *stream) send(g tapsealv1.CryptogramService_VerifyCryptogramsServer) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	late := time.NewTimer(time.Hour)
+	defer late.Stop()
 	defer s.close()
 	closing, idle := s.e.closing, 0
 	out := newOutbox()
@@ -32,18 +34,48 @@ func (s *stream) send(g tapsealv1.CryptogramService_VerifyCryptogramsServer) err
 		if len(taps) > 0 {
 			continue
 		}
+		wait := s.sweepLate(time.Now())
+		if s.hasReady() {
+			continue
+		}
+		late.Reset(wait)
 		select {
 		case <-s.wake:
+		case <-late.C:
 		case <-closing:
 			closing = nil
 			s.close()
 		case now := <-tick.C:
-			s.sweep(now, &idle)
+			if err := s.watch.look(now); err != nil {
+				return err
+			}
+			idle = s.idleFor(idle)
 			if idle >= idleSweeps && isClosed(s.e.draining) {
 				s.close()
 			}
 		}
 	}
+}
+
+// A watcher ends a stream whose caller has lost its rights, also while no
+// message comes.
+type watcher struct {
+	caller caller
+	looks  int
+}
+
+func (w *watcher) look(now time.Time) error {
+	if w.looks++; w.looks%standingEvery != 0 {
+		return nil
+	}
+	_, err := w.caller.principal(now)
+	return err
+}
+
+func (s *stream) hasReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.ready) > 0
 }
 
 // result is the status of the call once every tap that was taken is answered.
@@ -124,9 +156,9 @@ func (e *outboxEntry) write(t *tap) {
 		e.result.Outcome = &e.verified
 		return
 	}
-	e.failure.Code = uint32(codes.InvalidArgument)
-	if t.refused == errTooManyTaps { //nolint:errorlint // set by this package, never wrapped
-		e.failure.Code = uint32(codes.ResourceExhausted)
+	e.failure.Code, e.failure.RetryAfterMs = uint32(codes.InvalidArgument), 0
+	if r, ok := t.refused.(*refusal); ok { //nolint:errorlint // set by this package, never wrapped
+		e.failure.Code, e.failure.RetryAfterMs = uint32(r.code), milliseconds(r.after)
 	}
 	e.failure.Message = t.refused.Error()
 	e.result.Outcome = &e.failed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"google.golang.org/grpc/health"
@@ -34,7 +35,10 @@ func (d *daemon) stop(atOnce bool) error {
 	close(d.engine.draining)
 	graceful := make(chan struct{})
 	d.background.Go(func() {
-		d.grpc.GracefulStop()
+		d.data.GracefulStop()
+		if d.admin != nil {
+			d.admin.GracefulStop()
+		}
 		close(graceful)
 	})
 	end := time.Now().Add(d.cfg.DrainTimeout())
@@ -42,7 +46,10 @@ func (d *daemon) stop(atOnce bool) error {
 		close(d.engine.closing)
 		if !waitFor(graceful, time.Until(end)) {
 			d.deps.Log.Warn("requests were cut off at the end of the drain time")
-			d.grpc.Stop()
+			d.data.Stop()
+			if d.admin != nil {
+				d.admin.Stop()
+			}
 			<-graceful
 		}
 	}
@@ -67,11 +74,19 @@ func waitFor(done <-chan struct{}, atMost time.Duration) bool {
 // what the pool still holds comes back and is recorded before the journal closes.
 func (d *daemon) closeResources() error {
 	var errs []error
-	if d.listen != nil && d.grpc == nil {
-		errs = append(errs, d.listen.Close())
+	for _, l := range []net.Listener{d.listeners.data, d.listeners.admin, d.listeners.metrics} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
 	if d.web != nil {
 		errs = append(errs, d.web.Close())
+	}
+	if d.certificates != nil {
+		d.certificates.close()
 	}
 	if d.pool != nil {
 		d.pool.Close()

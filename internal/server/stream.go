@@ -13,14 +13,16 @@ import (
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/authz"
 )
 
 // Limits of a stream's messages, part of the API's contract.
 const maxTapsInMessage = 256
 
 const (
-	sweepEvery = 50 * time.Millisecond // how often a stream looks for taps whose answer is late
-	idleSweeps = 4                     // sweeps without a tap after which a draining stream ends
+	sweepEvery    = 50 * time.Millisecond // how often a stream looks whether it is idle
+	idleSweeps    = 4                     // looks without a tap after which a draining stream ends
+	standingEvery = 4                     // looks between two at the caller's rights
 )
 
 // A stream is one VerifyCryptograms call. Two goroutines of its own work on
@@ -29,7 +31,8 @@ const (
 // goroutines hand them back through Completed and answered.
 type stream struct {
 	e      *engine
-	caller string
+	caller *caller         // the receiver's
+	watch  watcher         // the sender's
 	ctx    context.Context //nolint:containedctx // a stream is the call
 
 	mu       sync.Mutex
@@ -44,13 +47,13 @@ type stream struct {
 	wake    chan struct{} // capacity 1: ready or closed changed
 	recvErr error         // why receiving ended, under mu; nil is the client's end of stream
 	ended   bool          // receiving ended, under mu
-	soonest time.Time     // no tap in open has an earlier deadline; zero is none
+	soonest time.Time     // no tap in open has to be answered earlier; zero is none
 	lost    bool          // the receiver failed between taking and submitting, under mu
 }
 
-func newStream(ctx context.Context, e *engine, caller string) *stream {
+func newStream(ctx context.Context, e *engine, caller *caller) *stream {
 	s := &stream{
-		e: e, caller: caller, ctx: ctx,
+		e: e, caller: caller, watch: watcher{caller: *caller}, ctx: ctx,
 		slots: e.tapsInStream, open: make(map[string]*tap),
 		wake: make(chan struct{}, 1),
 	}
@@ -60,11 +63,22 @@ func newStream(ctx context.Context, e *engine, caller string) *stream {
 
 // VerifyCryptograms verifies a stream of taps.
 func (s *service) VerifyCryptograms(g tapsealv1.CryptogramService_VerifyCryptogramsServer) error {
-	caller, err := callerOf(g.Context())
+	c, err := callerOf(g.Context())
 	if err != nil {
 		return err
 	}
-	st := newStream(g.Context(), s.e, caller)
+	who, err := c.principal(time.Now())
+	if err != nil {
+		return err
+	}
+	if !who.OpenStream() {
+		a := authz.Admission{By: authz.LimitStreams, RetryAfter: authz.RetryWhenFull}
+		s.e.metrics.Limited(a.By, 1)
+		s.e.metrics.Refused(codes.ResourceExhausted)
+		return limited(a).status()
+	}
+	defer who.CloseStream()
+	st := newStream(g.Context(), s.e, c)
 	stop := context.AfterFunc(st.ctx, st.close)
 	defer stop()
 	s.e.metrics.StreamOpened()
@@ -116,6 +130,9 @@ func (s *stream) receiveAll(g tapsealv1.CryptogramService_VerifyCryptogramsServe
 		if err != nil {
 			return err
 		}
+		if _, err := s.caller.principal(time.Now()); err != nil {
+			return err
+		}
 		if err := decoded(m); err != nil {
 			return err
 		}
@@ -133,7 +150,9 @@ func (s *stream) receiveAll(g tapsealv1.CryptogramService_VerifyCryptogramsServe
 			if n == 0 {
 				return status.Error(codes.Unavailable, "the service is shutting down: taps without a result were not looked at")
 			}
-			s.submit(taps[:n], &in)
+			if err := s.submit(taps[:n], &in); err != nil {
+				return err
+			}
 			taps = taps[n:]
 		}
 	}
@@ -145,13 +164,23 @@ func (s *stream) refuseAll(taps []*tapsealv1.Tap) {
 		if s.takeSlots(1) == 0 {
 			return
 		}
-		t := s.e.get()
-		t.requestID, t.refused = m.GetRequestId(), errTooManyTaps
-		s.deliver([]*tap{t})
+		s.refuse([]*tapsealv1.Tap{m}, errTooManyTaps)
 	}
 }
 
-var errTooManyTaps = errors.New("taps: a message may hold at most 256")
+// refuse answers taps that are not looked at, and for which there are slots.
+func (s *stream) refuse(taps []*tapsealv1.Tap, why *refusal) {
+	if len(taps) == 0 {
+		return
+	}
+	refused := make([]*tap, len(taps))
+	for i, m := range taps {
+		refused[i] = s.e.get()
+		refused[i].requestID, refused[i].refused = m.GetRequestId(), why
+	}
+	s.e.metrics.RefusedTaps(why.code, len(taps))
+	s.deliver(refused)
+}
 
 // takeSlots waits for room in this stream, so that a client which does not
 // read its results stops being read from. It returns 0 once the stream is closed.
@@ -179,33 +208,48 @@ type intake struct {
 	calls   []*hsm.Call
 }
 
-// submit takes taps, for which there are slots, through parsing to the pool.
-func (s *stream) submit(taps []*tapsealv1.Tap, in *intake) {
+// submit takes taps, for which there are slots, through the caller's limits and
+// the gate to the pool. Their time runs from here.
+func (s *stream) submit(taps []*tapsealv1.Tap, in *intake) error {
+	now := time.Now()
+	who, err := s.caller.principal(now)
+	if err != nil {
+		return err
+	}
+	if a := who.Admit(now, len(taps)); a.Taps < len(taps) {
+		s.e.metrics.Limited(a.By, len(taps)-a.Taps)
+		s.refuse(taps[a.Taps:], limited(a))
+		taps = taps[:a.Taps]
+	}
 	for len(taps) > 0 {
-		n := s.e.gate.take(s.ctx, len(taps))
-		if n == 0 { // the caller has gone: nobody waits for these
-			return
+		n := s.e.gate.take(s.ctx, len(taps), s.e.patience)
+		if n == 0 {
+			who.Release(len(taps))
+			if s.ctx.Err() == nil { // else the caller has gone: nobody waits for these
+				s.refuse(taps, overloaded(s.e.patience))
+			}
+			return nil
 		}
-		s.submitChunk(taps[:n], in)
+		s.submitChunk(taps[:n], who, now, in)
 		taps = taps[n:]
 	}
+	return nil
 }
 
-func (s *stream) submitChunk(taps []*tapsealv1.Tap, in *intake) {
+func (s *stream) submitChunk(taps []*tapsealv1.Tap, who *authz.Principal, started time.Time, in *intake) {
 	placed := 0
-	defer func() { s.e.gate.release(len(taps) - placed) }() // of the refused, and after a panic
-	now := time.Now()
+	defer func() { // of the refused, and after a panic
+		s.e.gate.release(len(taps) - placed)
+		who.Release(len(taps) - placed)
+	}()
+	entered := time.Now()
 	latest, _ := s.ctx.Deadline()
 	in.fresh, in.refused, in.decided, in.calls = in.fresh[:0], in.refused[:0], in.decided[:0], in.calls[:0]
 	for _, m := range taps {
 		t := s.e.get()
-		t.caller, t.method, t.started = s.caller, audit.MethodStream, now
+		t.caller, t.who, t.method, t.started, t.entered = s.caller.id.uri, who, audit.MethodStream, started, entered
 		t.requestID = m.GetRequestId()
-		vt, err := in.read.read(m)
-		if err == nil {
-			err = s.e.rules.Prepare(vt, now, latest, &t.Case)
-		}
-		if t.refused = err; err != nil {
+		if t.refused = s.prepare(m, latest, t, in); t.refused != nil {
 			in.refused = append(in.refused, t)
 		} else {
 			in.fresh = append(in.fresh, t)
@@ -221,12 +265,38 @@ func (s *stream) submitChunk(taps []*tapsealv1.Tap, in *intake) {
 		}
 	}
 	placed = len(in.fresh)
-	s.e.metrics.RefusedTaps(len(in.refused))
+	s.countRefused(in.refused)
 	s.deliver(in.refused)
 	s.e.decided(in.decided, s)
 	if len(in.calls) > 0 {
 		s.e.pool.Submit(in.calls...)
 	}
+}
+
+// prepare parses a tap and asks the policy for its key set.
+func (s *stream) prepare(m *tapsealv1.Tap, latest time.Time, t *tap, in *intake) error {
+	vt, err := in.read.read(m)
+	if err != nil {
+		return err
+	}
+	if err := s.e.rules.Prepare(vt, t.started, latest, &t.Case); err != nil {
+		return err
+	}
+	if !t.who.Allows(s.caller.method, t.Resolution.KeySet) {
+		return errKeySet
+	}
+	return nil
+}
+
+func (s *stream) countRefused(taps []*tap) {
+	denied := 0
+	for _, t := range taps {
+		if t.refused == error(errKeySet) {
+			denied++
+		}
+	}
+	s.e.metrics.RefusedTaps(codes.PermissionDenied, denied)
+	s.e.metrics.RefusedTaps(codes.InvalidArgument, len(taps)-denied)
 }
 
 // enter enters the fresh taps under their ids. One whose id is in flight moves
@@ -242,8 +312,9 @@ func (s *stream) enter(in *intake) {
 			continue
 		}
 		s.open[t.requestID] = t
-		if s.soonest.IsZero() || t.Call.Deadline.Before(s.soonest) {
-			s.soonest = t.Call.Deadline
+		if s.soonest.IsZero() || t.AnswerBy.Before(s.soonest) {
+			s.soonest = t.AnswerBy
+			s.signal() // the sender's timer is set for a later one, or for none
 		}
 		kept = append(kept, t)
 	}
@@ -281,34 +352,44 @@ func (s *stream) deliver(taps []*tap) {
 	s.signal()
 }
 
-// sweep answers UNKNOWN for taps whose decision is late, and ends the stream
-// if it is idle while the server drains.
-func (s *stream) sweep(now time.Time, idle *int) {
+// idleFor counts the looks at the stream, one in sweepEvery, at which nothing
+// was on it.
+func (s *stream) idleFor(idle int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.soonest.IsZero() && now.After(s.soonest.Add(lateSlack)) {
-		s.sweepLate(now)
-	}
-	if s.received || len(s.open) > 0 || len(s.ready) > 0 {
-		*idle = 0
-	} else {
-		*idle++
-	}
+	quiet := !s.received && len(s.open) == 0 && len(s.ready) == 0
 	s.received = false
+	if quiet {
+		return idle + 1
+	}
+	return 0
 }
 
-// sweepLate looks at every open tap, under mu.
-func (s *stream) sweepLate(now time.Time) {
+// sweepLate answers UNKNOWN for taps whose answer has to leave, and returns how
+// long it is until the next such moment.
+func (s *stream) sweepLate(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.soonest.IsZero() {
+		return time.Hour
+	}
+	if left := s.soonest.Sub(now); left > 0 {
+		return left
+	}
 	s.soonest = time.Time{}
 	for id, t := range s.open {
-		if now.After(t.Call.Deadline.Add(lateSlack)) {
+		if !now.Before(t.AnswerBy) {
 			t.late = true
 			delete(s.open, id)
 			s.ready = append(s.ready, s.e.unanswered(t))
-		} else if s.soonest.IsZero() || t.Call.Deadline.Before(s.soonest) {
-			s.soonest = t.Call.Deadline
+		} else if s.soonest.IsZero() || t.AnswerBy.Before(s.soonest) {
+			s.soonest = t.AnswerBy
 		}
 	}
+	if s.soonest.IsZero() {
+		return time.Hour
+	}
+	return s.soonest.Sub(now)
 }
 
 // takeReady returns what can be sent, or whether nothing will follow any more.

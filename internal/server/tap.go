@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/audit"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 
@@ -15,9 +16,11 @@ type tap struct {
 	verdict.Case
 	requestID string
 	caller    string
+	who       *authz.Principal // owed a Release
 	method    audit.Method
 	started   time.Time
-	refused   error // malformed: the text is safe to show
+	entered   time.Time // given to the pool
+	refused   error     // malformed, or a *refusal: the text is safe to show
 
 	// Unary calls wait here; a stream keeps late under its own lock.
 	answer    chan struct{} // capacity 1
@@ -48,7 +51,7 @@ func (e *engine) get() *tap {
 func (e *engine) put(t *tap) {
 	t.Wipe()
 	t.Call.Sink = nil
-	t.requestID, t.caller, t.refused, t.late = "", "", nil, false
+	t.requestID, t.caller, t.who, t.refused, t.late = "", "", nil, nil, false
 	t.recording.Store(false)
 	t.state.Store(tapWaiting)
 	e.taps.Put(t)

@@ -1,37 +1,172 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"os"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/credentials"
 
 	"github.com/tapseal/tapseal/internal/config"
+	"github.com/tapseal/tapseal/internal/secrets"
 )
 
-var errNoAuthority = errors.New("has no certificate in PEM form")
+// A door is the TLS side of one listener: the daemon's certificate, whom it
+// lets in, and what was revoked. All three change while it is open.
+type door struct {
+	certificates *secrets.Certificates
+	changes      atomic.Uint64
+}
 
-// loadTLS reads the daemon's identity and its callers' authorities.
-// The error names the configuration key.
-func loadTLS(c config.TLS) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
+// certificates are where doors get theirs: one Vault for all, or files.
+type certificates struct {
+	cfg   *config.Daemon
+	log   *slog.Logger
+	vault *secrets.Vault // nil: files
+	doors []*door
+}
+
+// openCertificates logs in to Vault if certificates come from there.
+func openCertificates(ctx context.Context, cfg *config.Daemon, log *slog.Logger) (*certificates, error) {
+	c := &certificates{cfg: cfg, log: log}
+	if !cfg.TLS.Vault.Used() {
+		return c, nil
+	}
+	v, err := secrets.Open(ctx, cfg.TLS.Vault.Config, secrets.Options{Log: log})
 	if err != nil {
-		return nil, fmt.Errorf("tls.certificate, tls.key: %w", err)
+		return nil, configError("tls.vault", err)
 	}
-	pem, err := os.ReadFile(c.ClientCA)
+	c.vault = v
+	return c, nil
+}
+
+// door opens one for a listener, named by its configuration key.
+func (c *certificates) door(ctx context.Context, name, clientCA, crl string) (*door, error) {
+	d := &door{}
+	o := secrets.CertificateOptions{
+		Options:  secrets.Options{Log: c.log.With("listener", name)},
+		Refresh:  c.cfg.Refresh(),
+		OnChange: func() { d.changes.Add(1) },
+	}
+	var err error
+	if c.vault != nil {
+		d.certificates, err = c.vault.OpenCertificates(ctx, c.cfg.TLS.Vault.PKIConfig, o)
+		err = configError("tls.vault", err)
+	} else {
+		t := c.cfg.TLS
+		d.certificates, err = secrets.OpenCertificateFiles(ctx, secrets.CertificateFiles{
+			Certificate: t.Certificate, Key: t.Key, ClientCA: clientCA, CRL: crl,
+		}, o)
+		if name != "tls" { // the files' errors are named for the first listener
+			err = configError(name, err)
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("tls.client_ca: %w", err)
+		return nil, err
 	}
-	authorities := x509.NewCertPool()
-	if !authorities.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.client_ca: %w", errNoAuthority)
+	c.doors = append(c.doors, d)
+	return d, nil
+}
+
+// close stops all renewals.
+func (c *certificates) close() {
+	for _, d := range c.doors {
+		d.certificates.Close()
 	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    authorities,
-		NextProtos:   []string{"h2"},
-	}, nil
+	if c.vault != nil {
+		c.vault.Close()
+	}
+}
+
+// serverTLS is the configuration of the listener. Each handshake gets the one
+// of its moment.
+func (d *door) serverTLS(protocols ...string) *tls.Config {
+	base := d.certificates.ServerTLS(protocols...)
+	current := base.GetConfigForClient
+	type pair struct{ from, to *tls.Config }
+	var last atomic.Pointer[pair]
+	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		from, err := current(h)
+		if err != nil {
+			return nil, err
+		}
+		if p := last.Load(); p != nil && p.from == from {
+			return p.to, nil
+		}
+		to := stricter(from)
+		last.Store(&pair{from, to})
+		return to, nil
+	}
+	return base
+}
+
+// stricter adds our checks of the client's certificate.
+func stricter(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	before := c.VerifyConnection
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if err := before(s); err != nil {
+			return err
+		}
+		return verifyClient(s)
+	}
+	return c
+}
+
+// identify is the identity behind a finished handshake.
+func (d *door) identify(s *tls.ConnectionState) *identity {
+	return newIdentity(s, d.certificates, &d.changes)
+}
+
+// ends is when the daemon's own certificate does.
+func (d *door) ends() time.Time {
+	notAfter, _, _ := d.certificates.Status()
+	return notAfter
+}
+
+// doorCredentials are gRPC's TLS credentials that also work out, once for each
+// connection, whom the certificate speaks for.
+type doorCredentials struct {
+	credentials.TransportCredentials
+	door *door
+}
+
+func (d *door) credentials() credentials.TransportCredentials {
+	return &doorCredentials{credentials.NewTLS(d.serverTLS("h2")), d}
+}
+
+// connInfo is gRPC's AuthInfo of our connections.
+type connInfo struct {
+	credentials.TLSInfo
+	id *identity
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c *doorCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, ok := info.(credentials.TLSInfo)
+	if !ok {
+		return nil, nil, errors.Join(errors.New("handshake without TLS"), conn.Close())
+	}
+	return conn, &connInfo{t, c.door.identify(&t.State)}, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c *doorCredentials) Clone() credentials.TransportCredentials {
+	return &doorCredentials{c.TransportCredentials.Clone(), c.door}
+}
+
+// configError names the configuration key of an error.
+func configError(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &config.KeyError{Key: key, Problem: err.Error()}
 }

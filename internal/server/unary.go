@@ -11,12 +11,9 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
-
-// lateSlack is what a decision may take beyond the tap's deadline to come from
-// the pool and through the journal. After it the answer is UNKNOWN.
-const lateSlack = 100 * time.Millisecond
 
 // service is tapseal.v1.CryptogramService.
 type service struct {
@@ -62,27 +59,25 @@ func (s *service) Respond(ctx context.Context, m *tapsealv1.RespondRequest) (*ta
 
 // one takes a tap through to its decision and lets answer read it.
 func (s *service) one(ctx context.Context, m *tapsealv1.Tap, method audit.Method, r cryptogram.Response, answer func(*tap)) error {
-	caller, err := callerOf(ctx)
+	e, now := s.e, time.Now()
+	c, who, err := e.enter(ctx, now)
 	if err != nil {
+		e.metrics.Refused(status.Code(err))
 		return err
-	}
-	e := s.e
-	if !e.gate.try() {
-		e.metrics.Refused(codes.ResourceExhausted)
-		return status.Error(codes.ResourceExhausted, "too many taps in flight: repeat after a delay")
 	}
 	submitted := false
 	defer func() { // also when Prepare panics
 		if !submitted {
 			e.gate.release(1)
+			who.Release(1)
 		}
 	}()
 	t := e.get()
-	t.caller, t.method, t.started = caller, method, time.Now()
-	if err := e.prepare(ctx, m, r, t); err != nil {
+	t.caller, t.who, t.method, t.started, t.entered = c.id.uri, who, method, now, now
+	if err := e.prepare(ctx, m, r, t, c.method); err != nil {
 		e.put(t)
-		e.metrics.Refused(codes.InvalidArgument)
-		return invalid(err)
+		e.metrics.Refused(status.Code(err))
+		return err
 	}
 	submitted = true
 	e.submitOne(t)
@@ -95,16 +90,45 @@ func (s *service) one(ctx context.Context, m *tapsealv1.Tap, method audit.Method
 	return nil
 }
 
-func (e *engine) prepare(ctx context.Context, m *tapsealv1.Tap, r cryptogram.Response, t *tap) error {
+// enter asks policy, the caller's limits and the gate for one tap.
+func (e *engine) enter(ctx context.Context, now time.Time) (*caller, *authz.Principal, error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	who, err := c.principal(now)
+	if err != nil {
+		return nil, nil, err
+	}
+	if a := who.Admit(now, 1); a.Taps == 0 {
+		e.metrics.Limited(a.By, 1)
+		return nil, nil, limited(a).status()
+	}
+	if !e.gate.try() {
+		who.Release(1)
+		return nil, nil, overloaded(e.patience).status()
+	}
+	return c, who, nil
+}
+
+// prepare parses the tap and asks the policy for its key set. The error is a
+// status.
+func (e *engine) prepare(ctx context.Context, m *tapsealv1.Tap, r cryptogram.Response, t *tap, method authz.MethodID) error {
 	var in reading
 	vt, err := in.read(m)
 	if err != nil {
-		return err
+		return invalid(err)
 	}
 	vt.Response = r
 	t.requestID = vt.RequestID
 	latest, _ := ctx.Deadline()
-	return e.rules.Prepare(vt, t.started, latest, &t.Case)
+	if err := e.rules.Prepare(vt, t.started, latest, &t.Case); err != nil {
+		return invalid(err)
+	}
+	if !t.who.Allows(method, t.Resolution.KeySet) {
+		return errKeySet.status()
+	}
+	return nil
 }
 
 func (e *engine) submitOne(t *tap) {
@@ -119,7 +143,7 @@ func (e *engine) submitOne(t *tap) {
 // await waits for the decision and reports whether it came in time. If not,
 // the tap must not be touched any more, but for what Prepare set.
 func (e *engine) await(t *tap) bool {
-	wait := time.Until(t.Call.Deadline) + lateSlack
+	wait := time.Until(t.AnswerBy)
 	if t.timer == nil {
 		t.timer = time.NewTimer(wait)
 	} else {

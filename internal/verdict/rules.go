@@ -32,6 +32,9 @@ type Case struct {
 	Resolution keys.Resolution
 	NeedsHSM   bool
 	Decision   Decision // set by Prepare if not NeedsHSM, else by Settle
+	// AnswerBy is when the answer must leave, whatever is known by then. The
+	// call's own deadline is earlier, so that its answer can still be recorded.
+	AnswerBy time.Time
 
 	data cryptogram.CardData
 }
@@ -65,21 +68,31 @@ func (r *Rules) Prepare(t *Tap, now, latest time.Time, c *Case) error {
 		}
 		req.Response = t.Response
 	}
-	c.Call.Deadline = r.deadline(t, now, latest)
+	c.Call.Deadline, c.AnswerBy = r.deadlines(t, now, latest)
 	r.consultKey(c)
 	return nil
 }
 
-func (r *Rules) deadline(t *Tap, now, latest time.Time) time.Time {
+// What of a tap's time is kept back: for its record, which has to be on disk
+// before the answer, and for the answer's way out.
+const (
+	recordShare   = 50 * time.Millisecond
+	recordPart    = 4 // of the time, if that is less
+	departure     = 5 * time.Millisecond
+	departurePart = 50
+)
+
+// deadlines are those of the HSM and of the answer.
+func (r *Rules) deadlines(t *Tap, now, latest time.Time) (hsm, answer time.Time) {
 	d := r.DefaultTimeout
 	if t.TimeoutMS != 0 {
 		d = time.Duration(t.TimeoutMS) * time.Millisecond
 	}
-	at := now.Add(d)
-	if !latest.IsZero() && latest.Before(at) {
-		return latest
+	if left := latest.Sub(now); !latest.IsZero() && left < d {
+		d = max(left, 0)
 	}
-	return at
+	at := now.Add(d)
+	return at.Add(-min(recordShare, d/recordPart)), at.Add(-min(departure, d/departurePart))
 }
 
 // consultKey decides what the key's state already decides. The worker checks

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tapseal/tapseal/audit"
+)
+
+// recordWithin bounds the wait for an act's record.
+const recordWithin = 5 * time.Second
+
+var errActNotRecorded = errors.New("the act could not be recorded in the journal")
+
+// act does something that changes the service, between its two records in the
+// journal: no record, no act. detail is what there is to say of a success.
+func act(ctx context.Context, j *audit.Journal, r audit.Record, do func(context.Context) (detail string, err error)) error {
+	r.RequestID, r.Outcome = "act-"+strings.ToLower(rand.Text()), audit.OutcomeIntended
+	if err := recordAct(ctx, j, r); err != nil {
+		return fmt.Errorf("%w, and was not done: %w", errActNotRecorded, err)
+	}
+	// Once begun it is finished, whether or not somebody still waits.
+	ctx = context.WithoutCancel(ctx)
+	detail, failure := do(ctx)
+	r.Outcome, r.Detail = audit.OutcomeDone, fit(detail)
+	if failure != nil {
+		r.Outcome, r.Detail = audit.OutcomeFailed, fit(failure.Error())
+	}
+	if err := recordAct(ctx, j, r); err != nil {
+		return errors.Join(failure, fmt.Errorf("the act is over, but its outcome could not be recorded: %w", err))
+	}
+	return failure
+}
+
+func recordAct(ctx context.Context, j *audit.Journal, r audit.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, recordWithin)
+	defer cancel()
+	return j.AppendAct(ctx, r)
+}
+
+// fit makes text one line of what a record takes.
+func fit(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) <= audit.MaxFieldBytes {
+		return text
+	}
+	const more = " ..."
+	return strings.ToValidUTF8(text[:audit.MaxFieldBytes-len(more)], "") + more
+}
