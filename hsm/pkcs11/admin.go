@@ -46,16 +46,11 @@ func perform(o *admin.Order) (admin.Result, error) {
 type adminToken struct{ Scratch }
 
 func openAdmin(cfg Config, flags uint, pin []byte) (*adminToken, error) {
-	mod, slot, err := openModule(cfg)
+	s, err := login(cfg, flags, pin)
 	if err != nil {
 		return nil, err
 	}
-	s, err := openSessions(mod, slot, flags, pin)
-	if err != nil {
-		mod.finalise()
-		return nil, err
-	}
-	return &adminToken{Scratch{module: mod, sessions: s, engine: newEngine(mod.functions, false)}}, nil
+	return &adminToken{Scratch{module: s.m, sessions: s, engine: newEngine(s.m.functions, false)}}, nil
 }
 
 func (a *adminToken) close() { a.Close() }

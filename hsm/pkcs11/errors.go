@@ -44,11 +44,12 @@ func call(name string, err error) error {
 }
 
 // refusesPIN reports whether a login was answered by the token's judgement of
-// the PIN, so that another try could lock it.
+// the PIN, so that another try could lock it. A token without a user PIN has
+// judged nothing: see hasUserPIN.
 func refusesPIN(rv p11.Error) bool {
 	switch rv {
 	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE,
-		p11.CKR_PIN_EXPIRED, p11.CKR_PIN_LOCKED, p11.CKR_USER_PIN_NOT_INITIALIZED:
+		p11.CKR_PIN_EXPIRED, p11.CKR_PIN_LOCKED:
 		return true
 	}
 	return false

@@ -20,17 +20,11 @@ type Scratch struct {
 // OpenScratch logs in with exactly one try. pin is wiped in every case. Errors
 // are those of Open.
 func OpenScratch(cfg Config, pin []byte) (*Scratch, error) {
-	defer clear(pin)
-	mod, slot, err := openModule(cfg)
+	s, err := login(cfg, readOnly, pin)
 	if err != nil {
 		return nil, fmt.Errorf("opening scratch token: %w", err)
 	}
-	s, err := openSessions(mod, slot, readOnly, pin)
-	if err != nil {
-		mod.finalise()
-		return nil, fmt.Errorf("opening scratch token: %w", err)
-	}
-	return &Scratch{module: mod, sessions: s, engine: newEngine(mod.functions, false)}, nil
+	return &Scratch{module: s.m, sessions: s, engine: newEngine(s.m.functions, false)}, nil
 }
 
 // Execute imports the root key in the faces that the plan uses, sensitive and

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 )
@@ -26,10 +27,36 @@ const (
 	readWrite = p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION
 )
 
-// openSessions opens both sessions and logs in, with exactly one C_Login. pin
-// is wiped in every case.
-func openSessions(m *module, slot, flags uint, pin []byte) (*sessions, error) {
+// A login that SoftHSM answers with CKR_USER_PIN_NOT_INITIALIZED, which it does
+// now and then while other processes start, was no judgement of the PIN:
+// initialising again and asking once more cannot lock a token.
+const loginAttempts = 5
+
+// login opens the module and both sessions. The PIN is judged at most once,
+// and wiped in every case.
+func login(cfg Config, flags uint, pin []byte) (*sessions, error) {
 	defer clear(pin)
+	for attempt := 1; ; attempt++ {
+		m, slot, err := openModule(cfg)
+		if err != nil {
+			return nil, err
+		}
+		s, err := openSessions(m, slot, flags, pin)
+		if err == nil {
+			return s, nil
+		}
+		m.finalise()
+		var failure *callError
+		if attempt == loginAttempts || !errors.As(err, &failure) || failure.rv != p11.CKR_USER_PIN_NOT_INITIALIZED {
+			return nil, err
+		}
+		time.Sleep(findMaxPause)
+	}
+}
+
+// openSessions opens both sessions and logs in, with exactly one C_Login. It
+// does not wipe the PIN.
+func openSessions(m *module, slot, flags uint, pin []byte) (*sessions, error) {
 	s := &sessions{m: m, slot: slot, flags: flags}
 	var err error
 	if s.holder, err = m.ctx.OpenSession(slot, flags); err != nil {

@@ -61,15 +61,11 @@ func Open(cfg Config, pin []byte, m *keys.Manifest) (*Token, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening token: %w", err)
 	}
-	mod, slot, err := openModule(cfg)
+	s, err := login(cfg, readOnly, pin)
 	if err != nil {
 		return nil, fmt.Errorf("opening token: %w", err)
 	}
-	s, err := openSessions(mod, slot, readOnly, pin)
-	if err != nil {
-		mod.finalise()
-		return nil, fmt.Errorf("opening token: %w", err)
-	}
+	mod := s.m
 	t := &Token{
 		module: mod, sessions: s, keystore: ks, engine: newEngine(mod.functions, cfg.MeasureCPU),
 		resident: cfg.ResidentKeys, log: cfg.Log,
