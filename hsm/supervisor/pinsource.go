@@ -134,19 +134,23 @@ func (c *Config) openSourceForCheck(ctx context.Context, o Options) (pinSource, 
 		return pinFile(c.PINFile), nil
 	}
 	quiet := secrets.Options{Log: slog.New(slog.DiscardHandler), Clock: o.Clock}
-	first, err := secrets.LookAt(ctx, c.Vault.Config, quiet)
-	if err != nil {
+	if err := secrets.Check(ctx, c.Vault.Config, &c.Vault.PINConfig, quiet); err != nil {
 		return nil, vaultProblem(err)
 	}
-	if first {
-		return nil, errNoLoginYet
-	}
+	kept := *c.Vault
+	kept.WrappedSecretID = ""
 	source := &vaultPIN{}
-	if err := source.begin(ctx, c.Vault, quiet); err != nil {
-		source.abandon()
-		return nil, vaultProblem(err)
+	err := source.begin(ctx, &kept, quiet)
+	switch {
+	case err == nil:
+		return source, nil
+	case errors.Is(err, secrets.ErrNeedsSecretID):
+		err = errNoLoginYet
+	default:
+		err = vaultProblem(err)
 	}
-	return source, nil
+	source.abandon()
+	return nil, err
 }
 
 // errNoLoginYet means that only a start may go on from here.
