@@ -29,7 +29,13 @@ type callError struct {
 // Error names the call and the code, nothing else.
 func (e *callError) Error() string { return fmt.Sprintf("%s: %s", e.call, returnCode(e.rv)) }
 
-func returnCode(rv p11.Error) string { return rv.Error() }
+// returnCode adds a name that miekg/pkcs11 does not know.
+func returnCode(rv p11.Error) string {
+	if rv == p11.CKR_ACTION_PROHIBITED {
+		return "pkcs11: 0x1B: CKR_ACTION_PROHIBITED"
+	}
+	return rv.Error()
+}
 
 // call wraps an error of miekg/pkcs11 with the name of the function.
 func call(name string, err error) error {

@@ -169,6 +169,7 @@ func (t *Token) confirm(k *heldKey) error {
 // refuse ends the use of a key for the rest of the epoch.
 func (t *Token) refuse(k *heldKey, why string) {
 	k.refuse(why)
+	t.report(k)
 	t.dropCopy(k)
 }
 

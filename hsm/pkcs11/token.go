@@ -77,7 +77,19 @@ func Open(cfg Config, pin []byte, m *keys.Manifest) (*Token, error) {
 	if err := ks.index(mod.ctx, s.work); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening token: %w: %w", ErrModule, err), t.Close())
 	}
+	for _, k := range ks.keys {
+		if k.refused != nil {
+			t.report(k)
+		}
+	}
 	return t, nil
+}
+
+// report says once, when it is found out, that a key will not be used: another
+// worker may well use it, so callers alone might never notice.
+func (t *Token) report(k *heldKey) {
+	t.log.Error("a key is refused for as long as this worker lives", "key", k.version.ID.String(),
+		"version", k.version.Number, "reason", k.refused.Error())
 }
 
 // Execute runs the jobs, as worker.Token says. It allocates nothing unless
