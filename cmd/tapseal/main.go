@@ -31,6 +31,9 @@ type commandLine struct {
 	Verify      VerifyCmd      `cmd:"" help:"Verify a tap, and make the issuer's response cryptogram."`
 	Conformance ConformanceCmd `cmd:"" help:"Run known-answer vectors through a worker and a token."`
 	Journal     JournalCmd     `cmd:"" help:"Read the journal of decisions."`
+	Status      StatusCmd      `cmd:"" help:"Show how the service and its HSM workers are."`
+	Keys        KeysCmd        `cmd:"" help:"Look at the keys that the workers hold."`
+	Workers     WorkersCmd     `cmd:"" help:"Manage the HSM workers."`
 	Policy      PolicyCmd      `cmd:"" help:"Check who may do what."`
 	VaultSetup  VaultSetupCmd  `cmd:"" help:"Show or write what tapseal needs in Vault."`
 	Version     VersionCmd     `cmd:"" help:"Print the version."`

@@ -10,10 +10,11 @@ import (
 	"github.com/tapseal/tapseal/internal/authz"
 )
 
-// PolicyCmd reads policy files. It works without the service.
+// PolicyCmd reads policy files. Only reload needs the service.
 type PolicyCmd struct {
 	Check  PolicyCheckCmd  `cmd:"" help:"Check a policy file and list every fault by key and line."`
 	WhoCan PolicyWhoCanCmd `cmd:"" name:"who-can" help:"List who may call a method."`
+	Reload PolicyReloadCmd `cmd:"" help:"Have the service read its policy file again: shows what would change, or with --yes puts it in force."`
 }
 
 // PolicyCheckCmd checks a policy.
