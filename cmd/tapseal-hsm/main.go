@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/tapseal/tapseal/internal/timerslack"
 )
 
 // Exit statuses.
@@ -43,7 +45,12 @@ type stdout struct{ io.Writer }
 // errReported ends a command that has already said what is wrong.
 var errReported = errors.New("reported")
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if err := timerslack.Ensure(timerslack.Workers); err != nil {
+		fmt.Fprintln(os.Stderr, "tapseal-hsm: timers stay fine, which costs CPU:", err)
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 func run(args []string, out, errOut io.Writer) int {
 	var grammar commandLine

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/tapseal/tapseal/internal/timerslack"
 )
 
 // Exit statuses.
@@ -27,6 +29,9 @@ type commands struct {
 }
 
 func main() {
+	if err := timerslack.Ensure(timerslack.Daemon); err != nil {
+		fmt.Fprintln(os.Stderr, "tapseald: timers stay fine, which costs CPU:", err)
+	}
 	os.Exit(run(os.Args[1:]))
 }
 
