@@ -177,7 +177,8 @@ func TestTokenFailureIsTriedElsewhere(t *testing.T) {
 		{"no second", fails, nil, true, TokenFailure, 0},
 		{"key is known to the second", unknown, nil, false, Matched, 1},
 		{"key is known to nobody", unknown, unknown, false, KeyUnknown, 1},
-		{"a refusal is final", unproven, nil, false, KeyUnproven, 0},
+		{"key is proved by the second", unproven, nil, false, Matched, 1},
+		{"key is proved by nobody", unproven, unproven, false, KeyUnproven, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := socketDir(t)

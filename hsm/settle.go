@@ -74,9 +74,10 @@ func (p *Pool) settleReply(c *conn, r *frame.Reply, f *finisher) error {
 }
 
 // mayDiffer reports whether another worker may well answer otherwise: its token
-// works, or it has read a newer manifest. Nothing was compared.
+// works, it has read a newer manifest, or it found the key that this one did
+// not find when it started. Nothing was compared.
 func mayDiffer(s frame.Status) bool {
-	return s == frame.StatusTokenFailure || s == frame.StatusKeyUnknown
+	return s == frame.StatusTokenFailure || s == frame.StatusKeyUnknown || s == frame.StatusKeyUnproven
 }
 
 // drained reports whether a connection that is going away has nothing left.

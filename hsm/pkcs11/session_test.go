@@ -76,7 +76,7 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 func TestEveryPINAnswerIsARefusal(t *testing.T) {
 	tt := newTestToken(t, provider{}, 0)
 	log := tt.behindProxy(t)
-	for i, code := range []string{"a0", "a1", "a2", "a3", "a4", "102"} {
+	for i, code := range []string{"a0", "a1", "a2", "a3", "a4"} {
 		t.Setenv("PROXY_FAIL", "C_Login 1 "+code)
 		if _, err := Open(tt.cfg, []byte(tt.pin), tt.manifest); !errors.Is(err, ErrPINRefused) {
 			t.Errorf("code 0x%s: %v", code, err)
@@ -88,6 +88,19 @@ func TestEveryPINAnswerIsARefusal(t *testing.T) {
 	t.Setenv("PROXY_FAIL", "C_Login 1 30") // CKR_DEVICE_ERROR says nothing about the PIN
 	if _, err := Open(tt.cfg, []byte(tt.pin), tt.manifest); errors.Is(err, ErrPINRefused) || !errors.Is(err, ErrModule) {
 		t.Errorf("device error: %v", err)
+	}
+}
+
+// CKR_USER_PIN_NOT_INITIALIZED is no judgement of the PIN, so the module is
+// initialised again and the token asked again.
+func TestTokenThatDeniesItsPINIsAskedAgain(t *testing.T) {
+	tt := newTestToken(t, provider{}, 1)
+	log := tt.behindProxy(t)
+	t.Setenv("PROXY_FAIL", "C_Login 1 102")
+	token := tt.open(t)
+	must(t, token.Prove(tt.id(0)))
+	if n := logins(t, log); n != 2 {
+		t.Errorf("%d logins", n)
 	}
 }
 

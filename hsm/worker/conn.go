@@ -171,7 +171,8 @@ func (c *conn) flush() error {
 	return c.write(c.out)
 }
 
-// health proves an active key in the token, now.
+// health proves an active key in the token, now: the first one that can be
+// proved, because one bad key among many must not stop the others.
 func (c *conn) health(payload []byte) error {
 	id, err := frame.DecodeHealth(payload)
 	if err != nil {
@@ -180,19 +181,28 @@ func (c *conn) health(payload []byte) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
+	c.out = frame.AppendHealthy(c.out[:0], id, c.s.proveAny())
+	return c.write(c.out)
+}
+
+// proveAny answers with the first active key that is proved, else with what
+// the last one failed with. The cost of keys refused before is a map look-up.
+func (s *Server) proveAny() frame.Status {
 	status := frame.StatusKeyUnknown
-	if len(c.s.keys.active) > 0 {
-		c.s.enter()
-		err := c.s.o.Token.Prove(c.s.keys.active[0])
-		c.s.leave()
-		status = frame.StatusMatched
-		if err != nil {
-			status = statusOfError(err)
-			c.s.noteFailure()
+	for _, id := range s.keys.active {
+		s.enter()
+		err := s.o.Token.Prove(id)
+		s.leave()
+		if err == nil {
+			return frame.StatusMatched
+		}
+		status = statusOfError(err)
+		s.noteFailure()
+		if status == frame.StatusTokenFailure {
+			return status // the module could not tell: no point in asking it about every key
 		}
 	}
-	c.out = frame.AppendHealthy(c.out[:0], id, status)
-	return c.write(c.out)
+	return status
 }
 
 // write sends b whole, or ends the connection of a client that does not read.

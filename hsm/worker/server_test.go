@@ -260,8 +260,13 @@ func TestHealth(t *testing.T) {
 	if s, err := c.Health(77); err != nil || s != frame.StatusMatched {
 		t.Fatalf("status %x, error %v", s, err)
 	}
+	token.Held[workertest.AbsentKey.ID()] = workertest.AbsentKey
 	delete(token.Held, workertest.VisaKey.ID())
-	if s, err := c.Health(78); err != nil || s != frame.StatusKeyUnproven {
+	if s, err := c.Health(78); err != nil || s != frame.StatusMatched {
+		t.Fatalf("one bad key among many stops the service: status %x, error %v", s, err)
+	}
+	clear(token.Held)
+	if s, err := c.Health(79); err != nil || s != frame.StatusKeyUnproven {
 		t.Fatalf("status %x, error %v", s, err)
 	}
 }
