@@ -18,6 +18,7 @@ type metrics struct {
 	s       *Supervisor
 	stopped *prometheus.Desc
 	logins  *prometheus.Desc
+	noPIN   *prometheus.Desc
 	slots   []slotMetric
 }
 
@@ -34,6 +35,8 @@ func newMetrics(s *Supervisor) *metrics {
 			"1 if no login is tried until an operator runs tapseal-hsm unlock.", nil, nil),
 		logins: prometheus.NewDesc("tapseal_hsm_logins_total",
 			"Logins of workers by result: ok, refused, failed, unknown.", []string{"result"}, nil),
+		noPIN: prometheus.NewDesc("tapseal_hsm_pin_problem",
+			"1 if Vault does not give the PIN: logins go on with the kept one for pin_max_age_seconds. Asked every minute.", nil, nil),
 	}
 	add := func(name, help string, kind prometheus.ValueType, of func(*WorkerStatus) float64) {
 		desc := prometheus.NewDesc("tapseal_hsm_worker_"+name, help, []string{"worker"}, nil)
@@ -78,6 +81,7 @@ func truth(b bool) float64 {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.stopped
 	ch <- m.logins
+	ch <- m.noPIN
 	for _, sm := range m.slots {
 		ch <- sm.desc
 	}
@@ -87,6 +91,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	st := m.s.Status()
 	ch <- prometheus.MustNewConstMetric(m.stopped, prometheus.GaugeValue, truth(st.Login == LoginStopped))
+	ch <- prometheus.MustNewConstMetric(m.noPIN, prometheus.GaugeValue, truth(st.PIN.Problem != ""))
 	for _, result := range []string{"ok", "refused", "failed", "unknown"} {
 		ch <- prometheus.MustNewConstMetric(m.logins, prometheus.CounterValue, float64(st.Logins[result]), result)
 	}

@@ -18,9 +18,24 @@ type pinSource interface {
 	PIN(ctx context.Context) (secret.Secret, error)
 	// Forget drops what the source keeps: the token refused it.
 	Forget()
+	// Status is for operators; it asks nobody.
+	Status() PINStatus
 	// Close ends the source.
 	Close()
 }
+
+// PINStatus says where the PIN comes from. It holds no secret.
+type PINStatus struct {
+	Source  string `json:"source"`            // "file" or "vault"
+	ReadAt  string `json:"read_at,omitempty"` // from Vault, RFC 3339
+	Problem string `json:"problem,omitempty"` // why Vault does not give it now: logins go on with the one that was read
+}
+
+// Values of PINStatus.Source.
+const (
+	PINFromFile  = "file"
+	PINFromVault = "vault"
+)
 
 // A pinFile is read anew for each login, so that a changed PIN needs no
 // restart.
@@ -34,8 +49,9 @@ func (f pinFile) PIN(context.Context) (secret.Secret, error) {
 	return pin, nil
 }
 
-func (pinFile) Forget() {}
-func (pinFile) Close()  {}
+func (pinFile) Forget()           {}
+func (pinFile) Status() PINStatus { return PINStatus{Source: PINFromFile} }
+func (pinFile) Close()            {}
 
 // A vaultPIN keeps the PIN for the time that Vault is away.
 type vaultPIN struct {
@@ -53,6 +69,19 @@ func (v *vaultPIN) PIN(ctx context.Context) (secret.Secret, error) {
 
 // Forget wipes the kept PIN; the next question asks Vault again.
 func (v *vaultPIN) Forget() { v.pin.Close() }
+
+// Status implements pinSource.
+func (v *vaultPIN) Status() PINStatus {
+	st := PINStatus{Source: PINFromVault}
+	at, problem := v.pin.Status()
+	if !at.IsZero() {
+		st.ReadAt = at.UTC().Format(time.RFC3339)
+	}
+	if problem != nil {
+		st.Problem = problem.Error()
+	}
+	return st
+}
 
 func (v *vaultPIN) Close() {
 	v.pin.Close()

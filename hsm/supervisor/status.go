@@ -13,6 +13,7 @@ type Status struct {
 	Latch   *LatchRecord      `json:"latch,omitempty"`      // why logins are stopped
 	Hint    string            `json:"what_to_do,omitempty"` // for an operator
 	Logins  map[string]uint64 `json:"logins"`               // by result: ok, refused, failed, unknown
+	PIN     PINStatus         `json:"pin"`
 	Uptime  int64             `json:"uptime_seconds"`
 	Workers []WorkerStatus    `json:"workers"`
 }
@@ -46,7 +47,7 @@ type WorkerStatus struct {
 // Status says how things are now.
 func (s *Supervisor) Status() Status {
 	latched, counts := s.logins.state()
-	st := Status{Login: LoginOK, Latch: latched, Logins: counts, Uptime: int64(time.Since(s.started).Seconds())}
+	st := Status{Login: LoginOK, Latch: latched, Logins: counts, PIN: s.logins.keeper.source.Status(), Uptime: int64(time.Since(s.started).Seconds())}
 	if latched != nil {
 		st.Login, st.Hint = LoginStopped, latchHint
 	}

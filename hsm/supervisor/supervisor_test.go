@@ -611,7 +611,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		"tapseal_hsm_login_stopped 0", `tapseal_hsm_logins_total{result="refused"} 0`,
+		"tapseal_hsm_login_stopped 0", "tapseal_hsm_pin_problem 0", `tapseal_hsm_logins_total{result="refused"} 0`,
 		`tapseal_hsm_worker_up{worker="1"} 0`, "tapseal_hsm_worker_resident_bytes", "tapseal_hsm_worker_recycle_overdue",
 	} {
 		if !strings.Contains(string(text), name) {

@@ -104,6 +104,9 @@ func TestRecyclingWithoutVault(t *testing.T) {
 					t.Errorf("slot %d: %d requests failed", i, l.broken)
 				}
 			}
+			if st := r.status(); st.PIN.Source != PINFromVault || st.PIN.Problem == "" || st.PIN.ReadAt == "" {
+				t.Errorf("the status does not say it: %+v", st.PIN)
+			}
 			// The control: a PIN is not kept for ever. The workers serve on.
 			clock.advance(secrets.DefaultPINMaxAge)
 			before := r.status()
