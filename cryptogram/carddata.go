@@ -135,6 +135,24 @@ func (c *CardData) IAD() IAD { return c.iad }
 // CID is the cryptogram information data (9F27), which the MAC does not cover.
 func (c *CardData) CID() (cid byte, ok bool) { return c.cid, c.has(elCID) }
 
+// Kinds of application cryptogram, bits 8 and 7 of the cryptogram information
+// data, EMV Book 3 clause 6.5.5.4 as reported by openemv/emv-utils.
+const (
+	cidKindMask = 0xC0
+	cidARQC     = 0x80
+)
+
+// CheckAsksForResponse refuses a response to a card that did not ask for one:
+// only an ARQC (9F27, bits 10) waits for an ARPC; a TC or an AAC ends the
+// transaction. The MAC does not cover 9F27, so this guards against mistakes,
+// not against fraud, and data without it passes.
+func (c *CardData) CheckAsksForResponse() error {
+	if c.has(elCID) && c.cid&cidKindMask != cidARQC {
+		return TagError{TagCID, "not an authorisation request cryptogram, which alone gets a response"}
+	}
+	return nil
+}
+
 func (c *CardData) set(el element, tag Tag, v []byte) error {
 	if c.has(el) {
 		return TagError{tag, "duplicate"}

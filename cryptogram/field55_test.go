@@ -332,3 +332,19 @@ func TestTagText(t *testing.T) {
 		t.Fatal("a TagError is not found in a chain")
 	}
 }
+
+func TestOnlyAnAuthorisationRequestGetsAResponse(t *testing.T) {
+	for cid := range 256 {
+		var c cryptogram.CardData
+		if err := c.CheckAsksForResponse(); err != nil {
+			t.Fatalf("data without 9F27: %v", err)
+		}
+		if err := c.Set(cryptogram.TagCID, []byte{byte(cid)}); err != nil {
+			t.Fatal(err)
+		}
+		err := c.CheckAsksForResponse()
+		if asks := cid>>6 == 2; (err == nil) != asks {
+			t.Errorf("9F27 %02X: %v", cid, err)
+		}
+	}
+}

@@ -182,10 +182,15 @@ func TestRespondInput(t *testing.T) {
 	advice.Purpose = tapsealv1.Purpose_PURPOSE_ADVICE
 	adviceReq := csu(4, 0)
 	adviceReq.Tap = advice
+	declined, _ := proto.Clone(good).(*tapsealv1.Tap)
+	declined.GetValues().CryptogramInformationData = []byte{0x00} // AAC
+	declinedReq := csu(4, 0)
+	declinedReq.Tap = declined
 	for _, c := range []struct {
 		name, names string
 		req         *tapsealv1.RespondRequest
 	}{
+		{"the card declined", "9F27", declinedReq},
 		{"no tap", "tap", &tapsealv1.RespondRequest{Decision: csu(4, 0).GetDecision()}},
 		{"no decision", "decision", &tapsealv1.RespondRequest{Tap: good}},
 		{"short CSU", "csu", csu(3, 0)},

@@ -66,6 +66,9 @@ func (r *Rules) Prepare(t *Tap, now, latest time.Time, c *Case) error {
 		if err := profile.CheckResponse(t.Response); err != nil {
 			return inField("decision", err)
 		}
+		if err := c.data.CheckAsksForResponse(); err != nil {
+			return inField("chip_data", err)
+		}
 		req.Response = t.Response
 	}
 	c.Call.Deadline, c.AnswerBy = r.deadlines(t, now, latest)

@@ -683,7 +683,9 @@ func (x *TapError) GetRetryAfterMs() uint32 {
 // RespondRequest asks for the ARPC of a tap that was VALID.
 type RespondRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The same tap as in the verification, with purpose PURPOSE_AUTHORISE.
+	// The same tap as in the verification, with purpose PURPOSE_AUTHORISE. Where
+	// it has cryptogram information data (9F27), that must say ARQC: a card that
+	// approved or declined by itself waits for no response.
 	Tap *Tap `protobuf:"bytes,1,opt,name=tap,proto3" json:"tap,omitempty"`
 	// The issuer's decision, in the form that the profile's ARPC method takes.
 	//
