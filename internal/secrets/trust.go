@@ -84,10 +84,21 @@ func (t *trust) check(certificate *x509.Certificate, now time.Time, maxAge time.
 			return err
 		}
 	}
-	if !known {
+	if !known && t.listed() {
 		return fmt.Errorf("%w: its authority is not one of ours", ErrRevocationUnknown)
 	}
 	return nil
+}
+
+// listed reports whether anybody has a list. Without any, an intermediate that
+// a client brings with it needs none either.
+func (t *trust) listed() bool {
+	for _, i := range t.issuers {
+		if !i.unlisted {
+			return true
+		}
+	}
+	return false
 }
 
 func (i issuer) issued(c *x509.Certificate) bool {

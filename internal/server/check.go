@@ -124,27 +124,13 @@ func (r *Report) checkTLS(c config.TLS, now time.Time) {
 	}
 }
 
-// checkVault looks whether an identity at Vault is there and good. It does not
-// log in with a wrapped secret_id: that works once, and is for the start.
+// checkVault looks whether a start would get an identity at Vault.
 func (r *Report) checkVault(ctx context.Context, v *config.Vault) {
-	if _, err := os.Stat(v.TokenFile); err != nil {
-		if _, wrapped := os.Stat(v.WrappedSecretID); wrapped != nil {
-			r.add(LevelError, "tls.vault.token_file", "there is neither a token nor a wrapped secret_id: issue one")
-			return
-		}
-		r.add(LevelWarning, "tls.vault.wrapped_secret_id", "is there and not tried: a start uses it up")
-		return
-	}
-	kept := v.Config
-	kept.WrappedSecretID = "" // not to be used up
 	ctx, cancel := context.WithTimeout(ctx, checkVaultIn)
 	defer cancel()
-	client, err := secrets.Open(ctx, kept, secrets.Options{})
-	if err != nil {
+	if err := secrets.Check(ctx, v.Config, nil, secrets.Options{}); err != nil {
 		r.add(LevelError, "tls.vault", "%v", err)
-		return
 	}
-	client.Close()
 }
 
 // checkPolicy reads the policy as a start does, and looks for a row for each
