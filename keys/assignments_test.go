@@ -68,16 +68,31 @@ func TestResolve(t *testing.T) {
 		want      Resolution
 		wantName  string
 	}{
-		{"visa cvn18", "4761739001010119", iad(6, 1, 0x12, 3, 0xA0, 0, 0), "",
-			Resolution{Assignment: "visa", Option: cryptogram.OptionB, KeySet: "visa-test", KeyVersion: 1}, "visa-cvn18"},
-		{"second range and key, option fixed by the profile", "4761855001010119", iad(6, 2, 0x0A, 3, 0xA0, 0, 0), "",
-			Resolution{Assignment: "visa", Option: cryptogram.OptionA, KeySet: "visa-test", KeyVersion: 2}, "visa-cvn10"},
-		{"named and said alike", "4761739001010119", iad(6, 1, 0x12, 3, 0xA0, 0, 0), "visa-cvn18",
-			Resolution{Assignment: "visa", Option: cryptogram.OptionB, KeySet: "visa-test", KeyVersion: 1}, "visa-cvn18"},
-		{"mastercard", "5413339000006165", mchip, "",
-			Resolution{Assignment: "mastercard", Option: cryptogram.OptionA, KeySet: "mastercard-test", KeyVersion: 1}, "mastercard-cvn16"},
-		{"named only", "1234567890123456", iad(0x15, 1, 0x85), "interac-cvn133",
-			Resolution{Assignment: "interac", Option: cryptogram.OptionA, KeySet: "interac-test", KeyVersion: 3}, "interac-cvn133"},
+		{
+			"visa cvn18", "4761739001010119", iad(6, 1, 0x12, 3, 0xA0, 0, 0), "",
+			Resolution{Assignment: "visa", Option: cryptogram.OptionB, KeySet: "visa-test", KeyVersion: 1},
+			"visa-cvn18",
+		},
+		{
+			"second range and key, option fixed by the profile", "4761855001010119", iad(6, 2, 0x0A, 3, 0xA0, 0, 0), "",
+			Resolution{Assignment: "visa", Option: cryptogram.OptionA, KeySet: "visa-test", KeyVersion: 2},
+			"visa-cvn10",
+		},
+		{
+			"named and said alike", "4761739001010119", iad(6, 1, 0x12, 3, 0xA0, 0, 0), "visa-cvn18",
+			Resolution{Assignment: "visa", Option: cryptogram.OptionB, KeySet: "visa-test", KeyVersion: 1},
+			"visa-cvn18",
+		},
+		{
+			"mastercard", "5413339000006165", mchip, "",
+			Resolution{Assignment: "mastercard", Option: cryptogram.OptionA, KeySet: "mastercard-test", KeyVersion: 1},
+			"mastercard-cvn16",
+		},
+		{
+			"named only", "1234567890123456", iad(0x15, 1, 0x85), "interac-cvn133",
+			Resolution{Assignment: "interac", Option: cryptogram.OptionA, KeySet: "interac-test", KeyVersion: 3},
+			"interac-cvn133",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := a.Resolve(pan(t, tc.pan), tc.iad, tc.profile)

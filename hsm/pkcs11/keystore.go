@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/tapseal/tapseal/cryptogram"

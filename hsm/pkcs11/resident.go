@@ -154,16 +154,17 @@ func (t *Token) search() error {
 // means that the module could not tell.
 func (t *Token) confirm(k *heldKey) error {
 	same, err := t.engine.hasID(k.handle, k.version.ID)
-	switch {
-	case err != nil:
+	if err != nil {
 		t.afterCallError(k, err)
-	case !same:
+		if k.refused == nil {
+			return fmt.Errorf("looking for key %s in the token: %w", k.version.ID, err)
+		}
+		return nil //nolint:nilerr // the error said that the object is gone, and the key is refused
+	}
+	if !same {
 		t.refuse(k, otherIDText)
 	}
-	if err == nil || k.refused != nil {
-		return nil
-	}
-	return fmt.Errorf("looking for key %s in the token: %w", k.version.ID, err)
+	return nil
 }
 
 // refuse ends the use of a key for the rest of the epoch.

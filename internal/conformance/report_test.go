@@ -69,30 +69,35 @@ func TestReport(t *testing.T) {
 		out    string
 	}{
 		"all passed": {
-			command{files: map[string]string{"a.json": fileOf(t, goodAC(), goodPad())}}, StatusPassed,
+			command{files: map[string]string{"a.json": fileOf(t, goodAC(), goodPad())}},
+			StatusPassed,
 			"passed in the token 1, in software only 1, uncertain sources 0 passed 0 failed\n2 passed, 0 failed, 0 skipped\n",
 		},
 		"one failed, some skipped": {
 			command{files: map[string]string{
 				"a.json": fileOf(t, wrong, goodVerify(), change{"id": "s", "op": "cvv"}),
 				"b.json": fileOf(t, change{"id": "s", "op": "cvv"}, with(goodAC(), change{"skd": "visa_sm"})),
-			}}, StatusFailed,
+			}},
+			StatusFailed,
 			"FAIL a.json wrong ac: cryptogram: expected.ac is not what token and software compute (the source is marked uncertain)\n" +
 				"nothing was run from b.json: 2 of 2 skipped\n" +
 				"skipped cvv: 2\nskipped skd visa_sm: 1\n" +
 				"passed in the token 1, in software only 0, uncertain sources 0 passed 1 failed\n1 passed, 1 failed, 3 skipped\n",
 		},
 		"uncertain and passed": {
-			command{files: map[string]string{"a.json": fileOf(t, with(goodAC(), change{"uncertain": true}))}}, StatusPassed,
+			command{files: map[string]string{"a.json": fileOf(t, with(goodAC(), change{"uncertain": true}))}},
+			StatusPassed,
 			"passed in the token 1, in software only 0, uncertain sources 1 passed 0 failed\n1 passed, 0 failed, 0 skipped\n",
 		},
 		"no vectors": {
-			command{files: map[string]string{"a.json": fileOf(t)}}, StatusPassed,
+			command{files: map[string]string{"a.json": fileOf(t)}},
+			StatusPassed,
 			"no vectors in a.json\n" +
 				"passed in the token 0, in software only 0, uncertain sources 0 passed 0 failed\n0 passed, 0 failed, 0 skipped\n",
 		},
 		"malformed and missing": {
-			command{files: map[string]string{"a.json": "{", "b.json": fileOf(t, goodPad()), "missing.json": ""}}, StatusFailed,
+			command{files: map[string]string{"a.json": "{", "b.json": fileOf(t, goodPad()), "missing.json": ""}},
+			StatusFailed,
 			"FAIL a.json - -: file: malformed JSON: it ends too early\n" +
 				"FAIL missing.json - -: file: opening the vector file: no such file or directory\n" +
 				"passed in the token 0, in software only 1, uncertain sources 0 passed 0 failed\n1 passed, 2 failed, 0 skipped\n",
