@@ -90,19 +90,3 @@ func (s *Server) execute(c *chunk) {
 		}
 	}
 }
-
-// appendReplies appends one Replies frame for the whole chunk.
-func (c *chunk) appendReplies(b []byte) []byte {
-	b, start := frame.Begin(b)
-	for i := range c.n {
-		e := &c.entries[i]
-		r := frame.Reply{ID: e.item.ID, Status: e.status}
-		if e.status == frame.StatusMatched && e.item.Request.Response.Kind != cryptogram.NoResponse {
-			r.ARPCBytes = e.job.Plan.Steps[1].ProduceBytes
-			copy(r.ARPC[:r.ARPCBytes], e.job.Outcome.Steps[1].Bytes[:])
-		}
-		b = frame.AppendReply(b, &r)
-	}
-	frame.End(b, start, frame.TypeReplies, c.n)
-	return b
-}

@@ -440,6 +440,45 @@ func TestDeadlinePassesWhileWaiting(t *testing.T) {
 	}
 }
 
+// Replies are held back only while more requests wait, and only for so long.
+func TestHeldReplies(t *testing.T) {
+	for _, tc := range []struct {
+		name                string
+		pause               time.Duration // of each crossing
+		items               int
+		minFrames, maxFrame int // frames at least, replies in one at most
+	}{
+		{"fast token", 0, 256, 2, 128},
+		{"slow token", 2 * time.Millisecond, 32, 2, 16},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			token := workertest.NewToken()
+			token.Pause = tc.pause
+			c := serve(t, token, nil).dial(t)
+			items := make([]frame.Item, tc.items)
+			for i := range items {
+				items[i] = workertest.Item(workertest.VisaKey, cryptogram.VisaCVN18, uint32(i+1))
+			}
+			if err := c.Send(items...); err != nil {
+				t.Fatal(err)
+			}
+			frames, largest := 0, 0
+			for got := 0; got < tc.items; frames++ {
+				replies, err := c.Receive()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += len(replies)
+				largest = max(largest, len(replies))
+			}
+			if frames < tc.minFrames || largest > tc.maxFrame {
+				t.Errorf("%d frames, the largest with %d replies; want at least %d, at most %d",
+					frames, largest, tc.minFrames, tc.maxFrame)
+			}
+		})
+	}
+}
+
 func TestNoAllocationsPerItem(t *testing.T) {
 	f := serve(t, nothing{}, nil)
 	c := f.dial(t)
@@ -449,14 +488,11 @@ func TestNoAllocationsPerItem(t *testing.T) {
 	}
 	data := workertest.Frame(items...)
 	in := make([]byte, 64<<10)
-	const replyFrame = frame.HeaderBytes + 8*(8+4+1+8)
 	round := func() {
 		if _, err := c.Conn.Write(data); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadFull(c.Conn, in[:256/8*replyFrame]); err != nil {
-			t.Fatal(err)
-		}
+		awaitReplies(t, c.Conn, in, 256)
 	}
 	round()
 	if per := testing.AllocsPerRun(50, round); per > 2 {
@@ -490,9 +526,25 @@ func BenchmarkServe(b *testing.B) {
 		if _, err := c.Conn.Write(data); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := io.ReadFull(c.Conn, in[:8*(frame.HeaderBytes+8*(8+4+1+8))]); err != nil {
-			b.Fatal(err)
+		awaitReplies(b, c.Conn, in, 64)
+	}
+}
+
+// awaitReplies reads Replies frames until n replies are there.
+func awaitReplies(t testing.TB, r io.Reader, buf []byte, n int) {
+	t.Helper()
+	for n > 0 {
+		if _, err := io.ReadFull(r, buf[:frame.HeaderBytes]); err != nil {
+			t.Fatal(err)
 		}
+		h, err := frame.ParseHeader(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, buf[:h.PayloadBytes]); err != nil {
+			t.Fatal(err)
+		}
+		n -= int(h.Count)
 	}
 }
 
