@@ -48,6 +48,9 @@ func (g *gate) take(ctx context.Context, want int, patience time.Duration) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.used >= g.limit {
+		if patience <= 0 {
+			return 0
+		}
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()

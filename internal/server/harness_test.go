@@ -78,11 +78,21 @@ func (r *rig) writePolicy(people authz.Development, changes ...string) {
 type softToken struct {
 	keys  map[keys.ID][16]byte
 	delay func() // before each crossing; nil is none
+
+	each time.Duration // that a tap takes; 0 is no time
+	free time.Time     // when the token is, if each is set
 }
 
 func (s *softToken) Execute(jobs []*worker.Job) {
 	if s.delay != nil {
 		s.delay()
+	}
+	if s.each > 0 { // as fast on average as it says, however coarsely the machine sleeps
+		if now := time.Now(); s.free.Before(now) {
+			s.free = now
+		}
+		s.free = s.free.Add(time.Duration(len(jobs)) * s.each)
+		time.Sleep(time.Until(s.free))
 	}
 	for _, j := range jobs {
 		key, ok := s.keys[j.Key]
@@ -367,7 +377,7 @@ func (r *rig) records() []audit.Record {
 
 func writeCertificates(tb testing.TB, dir string) {
 	tb.Helper()
-	caKey, ca := makeCertificate(tb, dir, "ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
+	caKey, ca := makeCertificate(tb, dir, "ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}, nil, nil)
 	makeCertificate(tb, dir, "server", &x509.Certificate{
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca, caKey)

@@ -130,7 +130,7 @@ func open(ctx context.Context, cfg config.Daemon, deps Deps) (_ *daemon, err err
 	rules := verdict.Rules{Assignments: assignments, Keys: d.pool, DefaultTimeout: cfg.DefaultTimeout()}
 	d.engine = newEngine(rules, d.pool, d.journal, metrics, deps.Log)
 	d.engine.patience = cfg.DefaultTimeout() / 4
-	d.engine.gate, d.engine.tapsInStream = newGate(cfg.Limits.TapsInFlight, d.engine.patience), cfg.Limits.TapsInStream
+	d.engine.gate, d.engine.tapsInStream = newGate(cfg.Limits.TapsInFlight, cfg.DefaultTimeout()*2/5), cfg.Limits.TapsInStream
 	d.keeper = &keeper{live: d.live, file: cfg.Policy, journal: d.journal, metrics: metrics, log: deps.Log}
 	return d, d.openDoors(ctx, metrics)
 }

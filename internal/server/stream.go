@@ -201,11 +201,26 @@ func (s *stream) takeSlots(want int) int {
 
 // intake is the receiver's memory, reused from message to message.
 type intake struct {
-	read    reading
-	fresh   []*tap
-	refused []*tap
-	decided []*tap
-	calls   []*hsm.Call
+	read reading
+
+	waited   time.Duration // at the gate lately
+	lastWait time.Time     // when that ended
+	fresh    []*tap
+	refused  []*tap
+	decided  []*tap
+	calls    []*hsm.Call
+}
+
+// place waits for places at the gate, but not more than half of the time: in an
+// overload message after message would wait, and what the caller hears of it
+// would be long out of date.
+func (in *intake) place(ctx context.Context, e *engine, want int) int {
+	begun := time.Now()
+	in.waited = max(0, in.waited-begun.Sub(in.lastWait))
+	n := e.gate.take(ctx, want, e.patience-in.waited)
+	in.lastWait = time.Now()
+	in.waited += in.lastWait.Sub(begun)
+	return n
 }
 
 // submit takes taps, for which there are slots, through the caller's limits and
@@ -222,7 +237,7 @@ func (s *stream) submit(taps []*tapsealv1.Tap, in *intake) error {
 		taps = taps[:a.Taps]
 	}
 	for len(taps) > 0 {
-		n := s.e.gate.take(s.ctx, len(taps), s.e.patience)
+		n := in.place(s.ctx, s.e, len(taps))
 		if n == 0 {
 			who.Release(len(taps))
 			if s.ctx.Err() == nil { // else the caller has gone: nobody waits for these
