@@ -102,7 +102,7 @@ func (l Layout) make(ctx context.Context, o Options) error {
 	if err := l.writeMarker(false); err != nil {
 		return err
 	}
-	for _, path := range l.made() {
+	for _, path := range append(l.made(), l.Backup()) {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("removing what an attempt left: %w", err)
 		}
@@ -130,6 +130,9 @@ func (l Layout) make(ctx context.Context, o Options) error {
 	// An admin process that outlived a killed Prepare may have finished its
 	// act in our new directory.
 	if err := l.checkFiles(); err != nil {
+		return err
+	}
+	if err := l.saveToken(); err != nil {
 		return err
 	}
 	return l.writeMarker(true)
@@ -261,6 +264,12 @@ func (l Layout) reuse(o Options) error {
 	if err := l.checkFiles(); err != nil {
 		return err
 	}
+	if _, err := Heal(l.Dir); err != nil {
+		return err
+	}
+	if err := l.saveToken(); err != nil { // also of a token that was made before copies were
+		return err
+	}
 	want, err := l.softHSMConf()
 	if err != nil {
 		return err
@@ -284,10 +293,12 @@ func (l Layout) reuse(o Options) error {
 	return l.repin()
 }
 
+// remedy is for a directory that cannot be mended.
+const remedy = "delete the directory and start again"
+
 // checkFiles says what is missing. Whether the token really holds the keys of
 // the manifest is proved by every worker before it serves.
 func (l Layout) checkFiles() error {
-	const remedy = "delete the directory and start again"
 	for _, path := range l.made() {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is missing: %s", filepath.Base(path), remedy)
@@ -295,12 +306,8 @@ func (l Layout) checkFiles() error {
 			return err
 		}
 	}
-	tokens, err := filepath.Glob(filepath.Join(l.Tokens(), "*", "token.object"))
-	if err != nil {
+	if _, err := l.tokenObject(); err != nil {
 		return err
-	}
-	if len(tokens) != 1 {
-		return fmt.Errorf("%d tokens in %s, want 1: %s", len(tokens), l.Tokens(), remedy)
 	}
 	m, err := keys.LoadManifest(l.Manifest())
 	if err != nil {

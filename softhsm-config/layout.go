@@ -15,6 +15,11 @@ func (l Layout) SoftHSMConf() string { return l.at("softhsm2.conf") }
 // Tokens is where SoftHSM keeps its tokens.
 func (l Layout) Tokens() string { return l.at("tokens") }
 
+// Backup is where a copy of the token's own file is.
+func (l Layout) Backup() string { return l.at("token-backup") }
+
+func (l Layout) savedToken() string { return filepath.Join(l.Backup(), tokenObject) }
+
 // PIN is the file with the user PIN, mode 0600.
 func (l Layout) PIN() string { return l.at("pin") }
 

@@ -324,7 +324,8 @@ func (t *Token) Stats() Stats {
 }
 
 // Close waits for a running Execute, then ends the login and finalises the
-// module. A process that is killed instead loses nothing.
+// module. A process that is killed instead loses nothing, but for SoftHSM's
+// token itself if that happens in its login: see softhsm-config/README.md.
 func (t *Token) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -255,6 +255,7 @@ func (d *dev) serve(ctx context.Context, cfg *config.Daemon) error {
 	}
 	defer func() { _ = daemonLog.Close() }()
 	log := slog.New(slog.NewJSONHandler(daemonLog, nil))
+	defer keepToken(d.layout.Dir, log)()
 
 	daemonCtx, stopDaemon := context.WithCancelCause(ctx)
 	defer stopDaemon(nil)
