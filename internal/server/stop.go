@@ -74,6 +74,9 @@ func waitFor(done <-chan struct{}, atMost time.Duration) bool {
 // what the pool still holds comes back and is recorded before the journal closes.
 func (d *daemon) closeResources() error {
 	var errs []error
+	if d.web != nil { // closes its listener, if it serves by now
+		errs = append(errs, d.web.Close())
+	}
 	for _, l := range []net.Listener{d.listeners.data, d.listeners.admin, d.listeners.metrics} {
 		if l == nil {
 			continue
@@ -81,9 +84,6 @@ func (d *daemon) closeResources() error {
 		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
-	}
-	if d.web != nil {
-		errs = append(errs, d.web.Close())
 	}
 	if d.certificates != nil {
 		d.certificates.close()

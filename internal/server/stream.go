@@ -306,7 +306,7 @@ func (s *stream) prepare(m *tapsealv1.Tap, latest time.Time, t *tap, in *intake)
 func (s *stream) countRefused(taps []*tap) {
 	denied := 0
 	for _, t := range taps {
-		if t.refused == error(errKeySet) {
+		if errors.Is(t.refused, errKeySet) {
 			denied++
 		}
 	}
