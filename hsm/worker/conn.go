@@ -26,6 +26,7 @@ type conn struct {
 	read, filled int // in[read:filled] is not consumed yet
 	out          []byte
 	held         replies
+	ahead        int // items in the buffer behind the last one, about
 	chunk        chunk
 
 	now           int64 // recent reading of the clock
@@ -145,10 +146,13 @@ func (c *conn) nextFrame() (frame.Header, []byte, bool, error) {
 func (c *conn) verify(payload []byte, count int) error {
 	for range count {
 		e := &c.chunk.entries[c.chunk.n]
-		var err error
-		if payload, err = frame.DecodeItem(payload, &e.item); err != nil {
+		rest, err := frame.DecodeItem(payload, &e.item)
+		if err != nil {
 			return err
 		}
+		// How many are there still, taken that they are alike.
+		c.ahead = (len(rest) + c.filled - c.read) / (len(payload) - len(rest))
+		payload = rest
 		c.s.admit(e, c.now)
 		c.chunk.n++
 		if c.chunk.n < chunkItems {
@@ -175,7 +179,7 @@ func (c *conn) execute() error {
 	c.now = c.s.clock.now()
 	c.held.add(&c.chunk, c.now)
 	c.chunk.n = 0
-	if c.held.due(c.now) {
+	if c.held.due(c.now, c.ahead) {
 		return c.release()
 	}
 	return nil

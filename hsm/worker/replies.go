@@ -14,9 +14,9 @@ const (
 	// heldReplies in one write instead of chunkItems make waking cheap; more
 	// would come in bursts that leave the daemon idle between them.
 	heldReplies = 64
-	// heldTime is short against the group commit of the daemon's journal,
-	// for which the answers wait anyway.
-	heldTime = 2 * time.Millisecond
+	// heldTime matters only where more requests wait than replies: they will
+	// wait longer.
+	heldTime = 6 * time.Millisecond
 )
 
 // A held frame is within the protocol's bound.
@@ -48,9 +48,11 @@ func (h *replies) add(c *chunk, now int64) {
 	h.n += c.n
 }
 
-// due reports whether the replies must not wait for more.
-func (h *replies) due(now int64) bool {
-	return h.n >= heldReplies || (h.n > 0 && now-h.since >= int64(heldTime))
+// due reports whether the replies must not wait for more. With few requests
+// ahead they do not: their clients may have nothing else to send before they
+// have the answers, and the token would stand still meanwhile.
+func (h *replies) due(now int64, ahead int) bool {
+	return h.n >= min(heldReplies, ahead) || now-h.since >= int64(heldTime)
 }
 
 // take gives the frame, which stays valid until the next add.

@@ -8,39 +8,59 @@ import (
 )
 
 func TestRepliesAreDue(t *testing.T) {
-	var h replies
-	if h.due(int64(time.Hour)) {
-		t.Error("nothing is due")
-	}
+	const began = int64(time.Hour)
 	c := chunk{n: chunkItems}
 	for i := range c.entries {
 		c.entries[i].status = frame.StatusMismatched
 	}
-	const began = int64(time.Hour)
-	h.add(&c, began)
-	if h.due(began + int64(heldTime) - 1) {
-		t.Error("due before the time")
+	for _, tc := range []struct {
+		name   string
+		chunks int
+		ahead  int // requests in the buffer
+		waited time.Duration
+		want   bool
+	}{
+		{"many ahead", 1, 100, 0, false},
+		{"many ahead, nearly too long", 1, 100, heldTime - 1, false},
+		{"many ahead, too long", 1, 100, heldTime, true},
+		{"nearly enough", heldReplies/chunkItems - 1, 1000, 0, false},
+		{"enough", heldReplies / chunkItems, 1000, 0, true},
+		{"more ahead than held", 2, 2*chunkItems + 1, 0, false},
+		{"as many ahead as held", 2, 2 * chunkItems, 0, true},
+		{"none ahead", 1, 0, 0, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var h replies
+			for range tc.chunks {
+				h.add(&c, began)
+			}
+			if got := h.due(began+int64(tc.waited), tc.ahead); got != tc.want {
+				t.Errorf("due %v, want %v", got, tc.want)
+			}
+		})
 	}
-	if !h.due(began + int64(heldTime)) {
-		t.Error("not due when the first has waited long enough")
+}
+
+func TestTakenReplies(t *testing.T) {
+	c := chunk{n: 3}
+	for i := range c.entries {
+		c.entries[i].item.ID = uint64(i + 1)
+		c.entries[i].status = frame.StatusMismatched
 	}
-	chunks := 1
-	for ; !h.due(began); chunks++ {
-		h.add(&c, began)
-	}
-	if got, want := chunks*chunkItems, heldReplies; got != want {
-		t.Errorf("due with %d replies, want %d", got, want)
-	}
-	b := h.take()
-	f, err := frame.ParseHeader(b)
-	if err != nil || int(f.Count) != heldReplies || len(b) != frame.HeaderBytes+int(f.PayloadBytes) {
-		t.Errorf("frame of %d bytes with %d replies, error %v", len(b), f.Count, err)
-	}
-	if h.due(began + int64(time.Hour)) {
-		t.Error("due after they were taken")
-	}
-	h.add(&c, began+int64(time.Hour))
-	if h.due(began + int64(time.Hour)) {
-		t.Error("the time of the replies before counts")
+	var h replies
+	for range 2 { // the second time in the memory of the first
+		h.add(&c, 0)
+		h.add(&c, int64(time.Hour))
+		if h.since != 0 {
+			t.Error("the time counts from the first")
+		}
+		b := h.take()
+		f, err := frame.ParseHeader(b)
+		if err != nil || f.Type != frame.TypeReplies || f.Count != 6 || len(b) != frame.HeaderBytes+int(f.PayloadBytes) {
+			t.Errorf("frame of %d bytes, header %+v, error %v", len(b), f, err)
+		}
+		if h.n != 0 {
+			t.Error("they are still there")
+		}
 	}
 }

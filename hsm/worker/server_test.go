@@ -448,8 +448,8 @@ func TestHeldReplies(t *testing.T) {
 		items               int
 		minFrames, maxFrame int // frames at least, replies in one at most
 	}{
-		{"fast token", 0, 256, 2, 128},
-		{"slow token", 2 * time.Millisecond, 32, 2, 16},
+		{"fast token", 0, 256, 4, 64},
+		{"slow token", 4 * time.Millisecond, 64, 4, 24},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			token := workertest.NewToken()
