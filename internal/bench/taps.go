@@ -105,14 +105,16 @@ func (l *load) stream(ctx context.Context, d time.Duration, n int) (valid int, t
 	if err != nil {
 		return 0, 0, err
 	}
-	window := make(chan struct{}, messagesAhead*tapsInMessage)
+	w := newWindow(messagesAhead * tapsInMessage)
+	defer w.close()
 	sent := make(chan error, 1)
 	start := time.Now()
-	go func() { sent <- l.send(s, window, d, n) }()
+	go func() { sent <- l.send(s, w, d, n) }()
 	for {
 		m, err := s.Recv()
 		if err != nil {
 			took = time.Since(start)
+			w.close()
 			sendErr := <-sent
 			if sendErr == nil && l.ended(err) {
 				return valid, took, nil
@@ -124,20 +126,22 @@ func (l *load) stream(ctx context.Context, d time.Duration, n int) (valid int, t
 				return valid, 0, fmt.Errorf("a right tap was answered %v %v", r.GetVerification(), r.GetError())
 			}
 			valid++
-			<-window
 		}
+		w.give(len(m.GetResults()))
 	}
 }
 
-func (l *load) send(s tapsealv1.CryptogramService_VerifyCryptogramsClient, window chan struct{}, d time.Duration, n int) error {
+func (l *load) send(s tapsealv1.CryptogramService_VerifyCryptogramsClient, w *window, d time.Duration, n int) error {
 	start := time.Now()
 	for id := 0; (n == 0 || id < n) && (d == 0 || time.Since(start) < d); {
+		if !w.take(tapsInMessage) {
+			return nil // receiving has failed and says why
+		}
 		// A message must not change after Send; its taps are new, their
 		// contents are shared.
 		m := &tapsealv1.VerifyCryptogramsRequest{Taps: make([]*tapsealv1.Tap, tapsInMessage)}
 		values := make([]tapsealv1.Tap, tapsInMessage)
 		for i := range m.Taps {
-			window <- struct{}{}
 			from := l.taps[id%len(l.taps)]
 			t := &values[i]
 			t.RequestId, t.Purpose, t.Pan, t.Psn = "b"+strconv.Itoa(id), from.Purpose, from.Pan, from.Psn
