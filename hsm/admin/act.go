@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -19,8 +20,7 @@ type Operation string
 
 // Operations.
 const (
-	// InitToken initialises a new token with the label and the PIN of the
-	// pin file. It refuses a label that exists. On SoftHSM the security
+	// InitToken initialises a new token with the label and the PIN. It refuses a label that exists. On SoftHSM the security
 	// officer's PIN is random and forgotten: a development token is
 	// deleted, never reset. On NSS softokn, with the arguments of NSSArgs,
 	// it sets the PIN of a database that has none yet. Other modules are
@@ -37,9 +37,10 @@ const (
 // An Act is one thing to do, by one admin process.
 type Act struct {
 	Operation  Operation
-	TokenLabel string   // starts with LabelPrefix
-	PINFile    string   // user PIN: regular file, mode 0600, owned by the effective user
-	Key        *DemoKey // ImportDemoKey only
+	TokenLabel string        // starts with LabelPrefix
+	PINFile    string        // user PIN: regular file, mode 0600, owned by the effective user
+	PIN        secret.Secret // user PIN that is in no file, instead
+	Key        *DemoKey      // ImportDemoKey only
 }
 
 // A DemoKey is a published test value to import: never a live key, because the
@@ -63,8 +64,8 @@ func (a *Act) Check() error {
 		return fmt.Errorf("token label %q does not start with %q: admin acts are for development tokens", a.TokenLabel, LabelPrefix)
 	case len(a.TokenLabel) > maxLabelBytes:
 		return fmt.Errorf("token label %q has more than %d bytes", a.TokenLabel, maxLabelBytes)
-	case a.PINFile == "":
-		return fmt.Errorf("act %q: pin file is missing", a.Operation)
+	case (a.PINFile == "") == a.PIN.IsZero():
+		return fmt.Errorf("act %q: needs a pin file or a PIN, and not both", a.Operation)
 	}
 	switch a.Operation {
 	case InitToken, Inventory:

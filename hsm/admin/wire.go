@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -26,7 +28,8 @@ type wireOrder struct {
 	ModuleArgs string    `json:"module_args,omitempty"`
 	Operation  Operation `json:"operation"`
 	TokenLabel string    `json:"token_label"`
-	PINFile    string    `json:"pin_file"`
+	PINFile    string    `json:"pin_file,omitempty"`
+	PIN        []byte    `json:"pin,omitempty"`
 	Key        *wireKey  `json:"key,omitempty"`
 }
 
@@ -61,6 +64,8 @@ func WriteOrder(w io.Writer, o *Order) error {
 		Module: o.Module, ModuleArgs: o.ModuleArgs,
 		Operation: o.Act.Operation, TokenLabel: o.Act.TokenLabel, PINFile: o.Act.PINFile,
 	}
+	o.Act.PIN.Use(func(b []byte) { m.PIN = bytes.Clone(b) })
+	defer clear(m.PIN)
 	if k := o.Act.Key; k != nil {
 		m.Key = &wireKey{Label: k.Label, Value: hex.EncodeToString(k.Value[:])}
 	}
@@ -76,6 +81,9 @@ func ReadOrder(r io.Reader) (Order, error) {
 	o := Order{Module: m.Module, ModuleArgs: m.ModuleArgs, Act: Act{
 		Operation: m.Operation, TokenLabel: m.TokenLabel, PINFile: m.PINFile,
 	}}
+	if len(m.PIN) > 0 {
+		o.Act.PIN = secret.New(m.PIN)
+	}
 	if m.Key != nil {
 		o.Act.Key = &DemoKey{Label: m.Key.Label}
 		if err := fixedHex(o.Act.Key.Value[:], m.Key.Value); err != nil {

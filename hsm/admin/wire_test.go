@@ -9,18 +9,25 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/keys"
 )
 
 func orders() []Order {
 	return []Order{
 		{Module: "/m.so", Act: Act{Operation: InitToken, TokenLabel: LabelPrefix, PINFile: "/pin"}},
+		{Module: "/m.so", Act: Act{Operation: InitToken, TokenLabel: LabelPrefix, PIN: secret.New([]byte("12345678"))}},
 		{Module: "/m.so", ModuleArgs: "configdir='sql:/d'", Act: Act{Operation: Inventory, TokenLabel: LabelPrefix + "-1", PINFile: "/pin"}},
 		{Module: "/m.so", Act: Act{
 			Operation: ImportDemoKey, TokenLabel: LabelPrefix, PINFile: "/pin",
 			Key: &DemoKey{Label: "demo/1", Value: [16]byte{1, 2, 3, 0xFF}},
 		}},
 	}
+}
+
+// samePIN also takes two that are not there.
+func samePIN() cmp.Option {
+	return cmp.Comparer(func(a, b secret.Secret) bool { return a.IsZero() && b.IsZero() || a.Equal(b) })
 }
 
 func TestOrderRoundTrip(t *testing.T) {
@@ -33,8 +40,17 @@ func TestOrderRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, samePIN()); diff != "" {
 			t.Error(diff)
+		}
+	}
+}
+
+func TestOrderNeedsOnePIN(t *testing.T) {
+	for _, pins := range []string{``, `,"pin":""`, `,"pin_file":"/p","pin":"MTIzNA=="`} {
+		order := `{"module":"/m.so","operation":"init-token","token_label":"tapseal-dev"` + pins + `}`
+		if _, err := ReadOrder(strings.NewReader(order)); err == nil {
+			t.Errorf("read: %s", order)
 		}
 	}
 }
@@ -136,7 +152,7 @@ func FuzzReadOrder(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(o, again); diff != "" {
+		if diff := cmp.Diff(o, again, samePIN()); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 
 // perform does one act. The order was checked when it was read.
 func perform(o *admin.Order) (admin.Result, error) {
-	pin, err := readPINFile(o.Act.PINFile)
+	pin, err := pinOf(&o.Act)
 	if err != nil {
 		return admin.Result{}, err
 	}
@@ -40,6 +40,16 @@ func perform(o *admin.Order) (admin.Result, error) {
 	}
 	objects, err := a.inventory()
 	return admin.Result{Objects: objects}, err
+}
+
+// pinOf is the PIN that came with the act, or the one in its file.
+func pinOf(a *admin.Act) (pin []byte, err error) {
+	if a.PIN.IsZero() {
+		return readPINFile(a.PINFile)
+	}
+	a.PIN.Use(func(b []byte) { pin = bytes.Clone(b) })
+	a.PIN.Wipe()
+	return pin, nil
 }
 
 // An adminToken is a login for one act.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/tapseal/tapseal/hsm/admin"
+	"github.com/tapseal/tapseal/internal/secret"
 )
 
 func TestInventory(t *testing.T) {
@@ -76,6 +77,17 @@ func TestInitTokenNeverTouchesOneThatExists(t *testing.T) {
 		}
 		must(t, tt.open(t).Prove(tt.id(0)))
 	})
+}
+
+// A PIN that is in no file comes with the act.
+func TestPINOfTheAct(t *testing.T) {
+	tt := newTestToken(t, provider{}, 1)
+	if objects := tt.act(t, admin.Act{Operation: admin.Inventory, PIN: secret.New([]byte(tt.pin))}).Objects; len(objects) != 1 {
+		t.Errorf("%d objects", len(objects))
+	}
+	if _, err := tt.run(admin.Act{Operation: admin.Inventory, PIN: secret.New([]byte("99999999"))}); err == nil {
+		t.Error("a wrong PIN is taken")
+	}
 }
 
 func TestActsThatAreRefused(t *testing.T) {

@@ -91,7 +91,7 @@ func (tt *testToken) run(act admin.Act) (admin.Result, error) {
 	if act.TokenLabel == "" {
 		act.TokenLabel = testLabel
 	}
-	if act.PINFile == "" {
+	if act.PINFile == "" && act.PIN.IsZero() {
 		act.PINFile = tt.pinFile
 	}
 	return admin.Run(context.Background(), admin.Options{
