@@ -146,6 +146,11 @@ func initialise(ctx context.Context, core *vault.Core, o options) error {
 	if err != nil {
 		return err
 	}
+	if o.tokenOut != "" {
+		if err := os.WriteFile(o.tokenOut, []byte(r.RootToken), 0o600); err != nil {
+			return err
+		}
+	}
 	return os.WriteFile(o.initOut, b, 0o600)
 }
 

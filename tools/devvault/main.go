@@ -14,9 +14,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -37,7 +39,10 @@ type options struct {
 	storage, dir    string
 	seal, sealKey   string
 	tlsCert, tlsKey string
+	tlsOut          string
 	audit, initOut  string
+	tokenOut        string
+	followStdin     bool
 }
 
 func parse() options {
@@ -50,8 +55,11 @@ func parse() options {
 	flag.StringVar(&o.sealKey, "seal-key", "", "file with the 32 bytes of the static seal's key")
 	flag.StringVar(&o.tlsCert, "tls-cert", "", "certificate file in PEM form; empty is plain HTTP")
 	flag.StringVar(&o.tlsKey, "tls-key", "", "key file of the certificate")
+	flag.StringVar(&o.tlsOut, "tls-out", "", "make an authority and a certificate for the address, and write the authority to this file")
 	flag.StringVar(&o.audit, "audit", "", "audit file")
 	flag.StringVar(&o.initOut, "init-out", "", "file for root token and unseal key, written when the storage is new")
+	flag.StringVar(&o.tokenOut, "token-out", "", "file for the root token alone, written when the storage is new")
+	flag.BoolVar(&o.followStdin, "exit-on-stdin-close", false, "end when standard input is closed, so that it never outlives who started it")
 	flag.Parse()
 	return o
 }
@@ -66,19 +74,29 @@ func main() {
 func run(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if o.followStdin {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			stop()
+		}()
+	}
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
 	o.listen = listener.Addr().String()
+	tlsConfig, err := o.tlsConfig()
+	if err != nil {
+		return fmt.Errorf("preparing TLS: %w", err)
+	}
 	core, err := newCore(o)
 	if err != nil {
 		return err
 	}
 	handler := vaulthttp.Handler.Handler(&vault.HandlerProperties{
 		Core:                  core,
-		ListenerConfig:        &configutil.Listener{Address: o.listen, TLSDisable: o.tlsCert == ""},
+		ListenerConfig:        &configutil.Listener{Address: o.listen, TLSDisable: tlsConfig == nil},
 		DisablePrintableCheck: true,
 	})
 	if err := openCluster(core, handler, o); err != nil {
@@ -88,15 +106,15 @@ func run(o options) error {
 		return err
 	}
 	defer core.Shutdown()
-	return serve(ctx, listener, handler, o)
+	return serve(ctx, listener, handler, tlsConfig, o)
 }
 
-func serve(ctx context.Context, l net.Listener, h http.Handler, o options) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+func serve(ctx context.Context, l net.Listener, h http.Handler, c *tls.Config, o options) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, TLSConfig: c}
 	ended := make(chan error, 1)
 	go func() {
-		if o.tlsCert != "" {
-			ended <- server.ServeTLS(l, o.tlsCert, o.tlsKey)
+		if c != nil {
+			ended <- server.ServeTLS(l, "", "")
 		} else {
 			ended <- server.Serve(l)
 		}
@@ -114,7 +132,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, o options) error
 }
 
 func (o options) url() string {
-	if o.tlsCert != "" {
+	if o.tlsCert != "" || o.tlsOut != "" {
 		return "https://" + o.listen
 	}
 	return "http://" + o.listen
