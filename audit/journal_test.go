@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -275,17 +276,17 @@ func TestAnOverlongFieldIsRefusedAlone(t *testing.T) {
 	checkSequence(t, dir, 1)
 }
 
-// slowFile holds up the first sync until it is told.
+// slowFile holds up the first sync after it was armed until it is told.
 type slowFile struct {
 	segmentFile
+	armed            atomic.Bool
 	entered, release chan struct{}
 }
 
 func (f *slowFile) Datasync() error {
-	select {
-	case f.entered <- struct{}{}:
+	if f.armed.CompareAndSwap(true, false) {
+		f.entered <- struct{}{}
 		<-f.release
-	default:
 	}
 	return f.segmentFile.Datasync()
 }
@@ -297,6 +298,7 @@ func TestPendingRecordsAreBounded(t *testing.T) {
 		slow.segmentFile = f
 		return slow
 	}})
+	slow.armed.Store(true)
 	answers := make(chan error, 1000)
 	done := func(err error) { answers <- err }
 	j.Append([]Record{testRecord(0)}, done)
@@ -330,6 +332,7 @@ func TestAWaiterMayGiveUp(t *testing.T) {
 		slow.segmentFile = f
 		return slow
 	}})
+	slow.armed.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-slow.entered

@@ -75,7 +75,7 @@ func build(into string) error {
 type devProcess struct {
 	cmd    *exec.Cmd
 	dir    string
-	stderr *bytes.Buffer
+	stderr *output
 
 	Address string `json:"address"`
 	Context string `json:"context"`
@@ -88,9 +88,28 @@ func devCommand(dir string, args ...string) *exec.Cmd {
 	return exec.Command(filepath.Join(bin, "tapseald"), args...)
 }
 
+// An output collects what a process that still runs prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+// String is what was printed so far.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
 // startDev starts development mode and waits until it is ready.
 func startDev(dir string, args ...string) (*devProcess, error) {
-	d := &devProcess{cmd: devCommand(dir, args...), dir: dir, stderr: &bytes.Buffer{}}
+	d := &devProcess{cmd: devCommand(dir, args...), dir: dir, stderr: &output{}}
 	d.cmd.Stderr = d.stderr
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
