@@ -159,8 +159,10 @@ func TestOverload(t *testing.T) {
 	if over.refused == 0 {
 		return
 	}
-	// Nine of ten: this machine may stop for longer than any refusal takes.
-	if slow := over.refusals[len(over.refusals)*9/10]; slow > 250*time.Millisecond {
+	// A stream waits half of the timeout for a place before it refuses. Twice
+	// the timeout for nine of ten leaves room for a machine that does other
+	// things, and none for refusals that queue behind the work.
+	if slow := over.refusals[len(over.refusals)*9/10]; slow > 500*time.Millisecond {
 		t.Errorf("a tenth of the refusals took more than %v", slow)
 	}
 }
