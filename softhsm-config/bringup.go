@@ -22,6 +22,7 @@ import (
 	"github.com/tapseal/tapseal/hsm/scratch"
 	"github.com/tapseal/tapseal/hsm/supervisor"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/internal/strictyaml"
 	"github.com/tapseal/tapseal/keys"
 )
@@ -39,6 +40,7 @@ var softhsmConf string
 type Options struct {
 	HSMBinary string // path of tapseal-hsm, whose admin role makes the token
 	Module    string // path of SoftHSM's PKCS#11 module; empty: see scratch.FindSoftHSM
+	Vault     *Vault // where the PIN is kept; nil: in a file
 }
 
 // Prepare makes sure that dir holds a complete development token, and reports
@@ -60,13 +62,16 @@ func Prepare(ctx context.Context, dir string, o Options) (l Layout, made bool, e
 			return l, false, fmt.Errorf("preparing %s: %w", dir, err)
 		}
 	}
-	if ours && m.Complete {
+	if ours && m.Vault != o.Vault.name() {
+		return l, false, fmt.Errorf("preparing %s: %w", dir, otherPlace(m.Vault))
+	}
+	if ours && m.Complete && !o.Vault.lost() {
 		if err := l.reuse(o); err != nil {
 			return l, false, fmt.Errorf("reusing %s: %w", dir, err)
 		}
 		return l, false, nil
 	}
-	if err := l.make(ctx, o); err != nil {
+	if err := l.make(ctx, o, ours && m.Complete); err != nil {
 		return l, false, fmt.Errorf("preparing %s: %w", dir, err)
 	}
 	return l, true, nil
@@ -97,12 +102,16 @@ func open(dir string) (Layout, error) {
 	return Layout{Dir: abs}, nil
 }
 
-// make makes everything from nothing, between two states of the marker.
-func (l Layout) make(ctx context.Context, o Options) error {
-	if err := l.writeMarker(false); err != nil {
+// make makes everything from nothing, between two states of the marker. Of a
+// directory that was complete it keeps what a developer may have changed.
+func (l Layout) make(ctx context.Context, o Options, complete bool) error {
+	if err := l.writeMarker(o.Vault.name(), false); err != nil {
 		return err
 	}
 	for _, path := range append(l.made(), l.Backup()) {
+		if complete && (path == l.HSMConfig() || path == l.Assignments()) {
+			continue
+		}
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("removing what an attempt left: %w", err)
 		}
@@ -112,38 +121,56 @@ func (l Layout) make(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	if err := l.writePIN(); err != nil {
+	pin, err := l.newPIN(ctx, o.Vault)
+	if err != nil {
 		return err
 	}
+	defer pin.Wipe()
 	if err := l.writeSoftHSMConf(); err != nil {
 		return err
 	}
-	if err := l.makeToken(ctx, o); err != nil {
+	if err := l.makeToken(ctx, o, pin); err != nil {
 		return err
 	}
-	if err := ReplaceFile(l.Assignments(), assignmentsYAML, 0o600); err != nil {
-		return err
+	if complete {
+		err = l.updateHSMConfig(o)
+	} else {
+		err = errors.Join(ReplaceFile(l.Assignments(), assignmentsYAML, 0o600), l.writeHSMConfig(o))
 	}
-	if err := l.writeHSMConfig(o.Module); err != nil {
+	if err != nil {
 		return err
 	}
 	// An admin process that outlived a killed Prepare may have finished its
 	// act in our new directory.
-	if err := l.checkFiles(); err != nil {
+	if err := l.checkFiles(o.Vault); err != nil {
 		return err
 	}
 	if err := l.saveToken(); err != nil {
 		return err
 	}
-	return l.writeMarker(true)
+	return l.writeMarker(o.Vault.name(), true)
 }
 
-func (l Layout) writePIN() error {
-	pin := make([]byte, pinBytes)
-	if _, err := rand.Read(pin); err != nil {
-		return fmt.Errorf("making a PIN: %w", err)
+// newPIN makes a PIN and keeps it where it is to be kept, before there is a
+// token that has it.
+func (l Layout) newPIN(ctx context.Context, v *Vault) (secret.Secret, error) {
+	random := make([]byte, pinBytes)
+	if _, err := rand.Read(random); err != nil {
+		return secret.Secret{}, fmt.Errorf("making a PIN: %w", err)
 	}
-	return ReplaceFile(l.PIN(), []byte(hex.EncodeToString(pin)), 0o600)
+	pin := secret.New(hex.AppendEncode(nil, random))
+	clear(random)
+	var err error
+	if v != nil {
+		err = v.Put(ctx, pin)
+	} else {
+		err = secret.WriteFile(l.PIN(), pin)
+	}
+	if err != nil {
+		pin.Wipe()
+		return secret.Secret{}, fmt.Errorf("keeping the PIN: %w", err)
+	}
+	return pin, nil
 }
 
 func (l Layout) writeSoftHSMConf() error {
@@ -168,9 +195,9 @@ func (l Layout) softHSMConf() ([]byte, error) {
 
 // makeToken initialises the token, imports the demo keys and writes down what
 // came back as the manifest.
-func (l Layout) makeToken(ctx context.Context, o Options) error {
+func (l Layout) makeToken(ctx context.Context, o Options, pin secret.Secret) error {
 	run := func(act admin.Act) (admin.Result, error) {
-		act.TokenLabel, act.PINFile = TokenLabel, l.PIN()
+		act.TokenLabel, act.PIN = TokenLabel, pin
 		return admin.Run(ctx, admin.Options{
 			Binary: o.HSMBinary, Module: o.Module, Environ: []string{l.environ()},
 		}, act)
@@ -213,27 +240,32 @@ const environName = "SOFTHSM2_CONF"
 
 func (l Layout) environ() string { return environName + "=" + l.SoftHSMConf() }
 
-func (l Layout) writeHSMConfig(module string) error {
-	hash, err := worker.HashModule(module)
+func (l Layout) writeHSMConfig(o Options) error {
+	hash, err := worker.HashModule(o.Module)
 	if err != nil {
 		return err
 	}
-	return l.replaceHSMConfig(supervisor.Config{
-		Module:       module,
+	c := supervisor.Config{
+		Module:       o.Module,
 		ModuleSHA256: hash.String(),
 		TokenLabel:   TokenLabel,
 		Environment:  map[string]string{environName: l.SoftHSMConf()},
-		PINFile:      filepath.Base(l.PIN()),
 		Manifest:     filepath.Base(l.Manifest()),
 		SocketDir:    filepath.Base(l.Run()),
 		StateDir:     filepath.Base(l.State()),
-	})
+	}
+	if o.Vault != nil {
+		c.Vault = o.Vault.configFor(nil)
+	} else {
+		c.PINFile = filepath.Base(l.PIN())
+	}
+	return l.replaceHSMConfig(c)
 }
 
-// repin follows an update of SoftHSM's package. In production somebody has to
-// look at the new module first; here the distribution is trusted. What a
-// developer changed in the file stays.
-func (l Layout) repin() error {
+// updateHSMConfig follows an update of SoftHSM's package, and Vault to another
+// address. In production somebody has to look at a new module first; here the
+// distribution is trusted. What a developer changed in the file stays.
+func (l Layout) updateHSMConfig(o Options) error {
 	data, err := os.ReadFile(l.HSMConfig())
 	if err != nil {
 		return err
@@ -243,10 +275,16 @@ func (l Layout) repin() error {
 		return fmt.Errorf("%s: %w", filepath.Base(l.HSMConfig()), err)
 	}
 	hash, err := worker.HashModule(c.Module)
-	if err != nil || c.ModuleSHA256 == hash.String() {
+	if err != nil {
 		return err
 	}
+	if c.ModuleSHA256 == hash.String() && o.Vault == nil {
+		return nil
+	}
 	c.ModuleSHA256 = hash.String()
+	if o.Vault != nil {
+		c.PINFile, c.Vault = "", o.Vault.configFor(c.Vault)
+	}
 	return l.replaceHSMConfig(c)
 }
 
@@ -261,7 +299,7 @@ func (l Layout) replaceHSMConfig(c supervisor.Config) error {
 // reuse checks that nothing is missing and follows the directory if it was
 // moved: SoftHSM and its workers are told absolute paths.
 func (l Layout) reuse(o Options) error {
-	if err := l.checkFiles(); err != nil {
+	if err := l.checkFiles(o.Vault); err != nil {
 		return err
 	}
 	if _, err := Heal(l.Dir); err != nil {
@@ -288,9 +326,9 @@ func (l Layout) reuse(o Options) error {
 		return err
 	}
 	if _, err := os.Stat(c.Module); err != nil || c.Environment[environName] != l.SoftHSMConf() {
-		return l.writeHSMConfig(o.Module)
+		return l.writeHSMConfig(o)
 	}
-	return l.repin()
+	return l.updateHSMConfig(o)
 }
 
 // remedy is for a directory that cannot be mended.
@@ -298,8 +336,11 @@ const remedy = "delete the directory and start again"
 
 // checkFiles says what is missing. Whether the token really holds the keys of
 // the manifest is proved by every worker before it serves.
-func (l Layout) checkFiles() error {
+func (l Layout) checkFiles(v *Vault) error {
 	for _, path := range l.made() {
+		if v != nil && path == l.PIN() {
+			continue
+		}
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is missing: %s", filepath.Base(path), remedy)
 		} else if err != nil {

@@ -20,7 +20,7 @@ func (l Layout) Backup() string { return l.at("token-backup") }
 
 func (l Layout) savedToken() string { return filepath.Join(l.Backup(), tokenObject) }
 
-// PIN is the file with the user PIN, mode 0600.
+// PIN is the file with the user PIN, mode 0600. With Vault there is none.
 func (l Layout) PIN() string { return l.at("pin") }
 
 // Manifest is the key manifest.
@@ -37,6 +37,12 @@ func (l Layout) Run() string { return l.at("run") }
 
 // State is the state directory of tapseal-hsm.
 func (l Layout) State() string { return l.at("state") }
+
+// VaultFiles is where a Vault that is started for the directory leaves its own
+// files, before anything else is there.
+func (l Layout) VaultFiles() string { return l.at(vaultFiles) }
+
+const vaultFiles = "vault"
 
 // marker says that the directory is ours and whether it is complete.
 func (l Layout) marker() string { return l.at(markerName) }

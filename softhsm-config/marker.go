@@ -24,6 +24,7 @@ type marker struct {
 	Format   int    `json:"format"`
 	Note     string `json:"note"`
 	Complete bool   `json:"complete"`
+	Vault    string `json:"vault,omitempty"` // name of the directory in Vault; empty: the PIN is in a file
 }
 
 // readMarker reports what dir is: nothing yet (false), or ours.
@@ -44,25 +45,27 @@ func (l Layout) readMarker() (m marker, ours bool, err error) {
 	return m, true, nil
 }
 
-// mustBeEmpty allows nothing but a marker that was cut off while being written.
+// mustBeEmpty allows nothing but a marker that was cut off while being written,
+// and the files of a Vault that was started before.
 func (l Layout) mustBeEmpty() error {
 	entries, err := os.ReadDir(l.Dir)
 	if err != nil {
 		return fmt.Errorf("looking into the directory: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != markerName+nextSuffix {
+		if e.Name() != markerName+nextSuffix && (e.Name() != vaultFiles || !e.IsDir()) {
 			return fmt.Errorf("%w: %s", ErrForeign, l.Dir)
 		}
 	}
 	return nil
 }
 
-func (l Layout) writeMarker(complete bool) error {
+func (l Layout) writeMarker(vault string, complete bool) error {
 	data, err := json.MarshalIndent(marker{
 		Format:   markerFormat,
 		Note:     "made by tapseald dev: published test keys only, safe to delete",
 		Complete: complete,
+		Vault:    vault,
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the marker: %w", err)

@@ -18,6 +18,11 @@ type DevCmd struct {
 	Listen string `help:"Loopback address of the service; another port is taken if this one is busy." default:"127.0.0.1:7443" placeholder:"HOST:PORT"`
 	Module string `help:"SoftHSM's PKCS#11 module; default: where distributions put it." placeholder:"FILE"`
 	JSON   bool   `help:"Print one JSON object when ready, instead of text."`
+
+	VaultAddress   string `help:"Keep the PIN in this Vault or OpenBao and get certificates from it; it is set up for DIR." placeholder:"URL"`
+	VaultCA        string `name:"vault-ca" help:"Authorities of its certificate, PEM; default: the system's." type:"path" placeholder:"FILE"`
+	VaultNamespace string `help:"Namespace in it." placeholder:"NAME"`
+	VaultTokenFile string `help:"File with an administrator's token, mode 0600: read once, for the set-up, by a process that ends then." type:"path" placeholder:"FILE"`
 }
 
 // Help says what it makes.
@@ -28,13 +33,45 @@ func (*DevCmd) Help() string {
 
 // Run stays until SIGINT or SIGTERM.
 func (c *DevCmd) Run(ctx context.Context) error {
+	vault, err := c.vault()
+	if err != nil {
+		return err
+	}
 	binary, err := hsmProgram()
 	if err != nil {
 		return err
 	}
 	return devmode.Run(ctx, devmode.Options{
-		Dir: c.Dir, Listen: c.Listen, HSMBinary: binary, Module: c.Module, Version: version().Version, Ready: c.ready,
+		Dir: c.Dir, Listen: c.Listen, HSMBinary: binary, Module: c.Module, Vault: vault, Version: version().Version, Ready: c.ready,
 	})
+}
+
+// vault is nil if secrets are in files.
+func (c *DevCmd) vault() (*devmode.Vault, error) {
+	if c.VaultAddress == "" {
+		if c.VaultCA != "" || c.VaultNamespace != "" || c.VaultTokenFile != "" {
+			return nil, errors.New("--vault-address is missing")
+		}
+		return nil, nil
+	}
+	if c.VaultTokenFile == "" {
+		return nil, errors.New("--vault-address needs --vault-token-file, with the token of an administrator who may write policies, roles and engines")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("looking for this program: %w", err)
+	}
+	return &devmode.Vault{
+		Address: c.VaultAddress, CAFile: c.VaultCA, Namespace: c.VaultNamespace, TokenFile: c.VaultTokenFile, Setup: self,
+	}, nil
+}
+
+// VaultPrepareCmd sets up Vault for development mode, which starts it.
+type VaultPrepareCmd struct{}
+
+// Run reads an order, acts and answers.
+func (VaultPrepareCmd) Run(ctx context.Context) error {
+	return devmode.RunSetup(ctx, os.Stdin, os.Stdout)
 }
 
 // hsmProgram finds tapseal-hsm: beside this program first, so that a build is
@@ -62,7 +99,8 @@ func (c *DevCmd) ready(r devmode.Ready) {
 			Context string `json:"context"`
 			Dir     string `json:"dir"`
 			Made    bool   `json:"made"`
-		}{r.Address, r.Context, r.Dir, r.Made})
+			Vault   string `json:"vault,omitempty"`
+		}{r.Address, r.Context, r.Dir, r.Made, r.Vault})
 		return
 	}
 	what := "reusing the token in"
@@ -70,6 +108,9 @@ func (c *DevCmd) ready(r devmode.Ready) {
 		what = "made a token with published test keys in"
 	}
 	fmt.Fprintf(os.Stdout, "%s %s\n", what, r.Dir)
+	if r.Vault != "" {
+		fmt.Fprintf(os.Stdout, "PIN and certificates come from Vault at %s\n", r.Vault)
+	}
 	if r.Busy {
 		fmt.Fprintf(os.Stdout, "%s is busy, took another port\n", c.Listen)
 	}

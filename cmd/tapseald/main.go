@@ -26,6 +26,8 @@ type commands struct {
 	Dev     DevCmd     `cmd:"" help:"Development mode: token, demo keys and all processes under one directory."`
 	Check   CheckCmd   `cmd:"" help:"Say what is wrong with a configuration, changing nothing."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
+
+	VaultPrepare VaultPrepareCmd `cmd:"" hidden:""`
 }
 
 func main() {

@@ -50,8 +50,7 @@ func (a actor) key() string         { return a.file() + "-key.pem" }
 
 // actors are all of them: each its own certificate, because no person may be
 // two that check each other.
-func actors() []actor {
-	d := people()
+func actors(d authz.Development) []actor {
 	return []actor{
 		{"", d.Caller},
 		{"operator", d.Operator},
@@ -107,7 +106,7 @@ func certificatesFresh(dir string, now time.Time) bool {
 		return false
 	}
 	pairs := [][2]string{{serverFile, serverKeyFile}}
-	for _, a := range actors() {
+	for _, a := range actors(people()) {
 		pairs = append(pairs, [2]string{a.certificate(), a.key()})
 	}
 	for _, pair := range pairs {
@@ -176,7 +175,7 @@ func makeCertificates(dir string, now time.Time) error {
 	if err := issueLeaf(dir, serverFile, serverKeyFile, server, ca, caKey); err != nil {
 		return err
 	}
-	for _, a := range actors() {
+	for _, a := range actors(people()) {
 		if err := a.issue(dir, now, ca, caKey); err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func TestCertificates(t *testing.T) {
 		check(serverFile, serverKeyFile, host, x509.ExtKeyUsageServerAuth)
 	}
 	names := []string{caFile, serverFile, serverKeyFile}
-	for _, a := range actors() {
+	for _, a := range actors(people()) {
 		leaf := check(a.certificate(), a.key(), "", x509.ExtKeyUsageClientAuth)
 		if len(leaf.URIs) != 1 || leaf.URIs[0].String() != a.uri {
 			t.Errorf("identity %v", leaf.URIs)

@@ -61,6 +61,7 @@ type Options struct {
 	Listen    string // host:port on loopback; another port if it is busy
 	HSMBinary string // path of tapseal-hsm
 	Module    string // path of SoftHSM's module; empty: where distributions put it
+	Vault     *Vault // where PIN and certificates come from; nil: files
 	Version   string
 	Ready     func(Ready) // called once, when a canary came back right
 }
@@ -70,8 +71,9 @@ type Ready struct {
 	Address string // host:port
 	Context string // path of the client context
 	Dir     string
-	Made    bool // the token was made by this start
-	Busy    bool // the wished port was busy
+	Made    bool   // the token was made by this start
+	Vault   string // address; empty: secrets are in files
+	Busy    bool   // the wished port was busy
 }
 
 // Run brings development mode up and stays until ctx is done; then it drains,
@@ -89,16 +91,48 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	l, made, err := softhsmconfig.Prepare(ctx, o.Dir, softhsmconfig.Options{HSMBinary: o.HSMBinary, Module: o.Module})
+	d := &dev{Options: o, busy: busy}
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	cfg, err := d.files(listen)
+	if err != nil {
+		return fmt.Errorf("preparing %s: %w", d.layout.Dir, err)
+	}
+	return d.serve(ctx, cfg)
+}
+
+// prepare makes token, identities and certificates, or takes up those there are.
+func (d *dev) prepare(ctx context.Context) error {
+	if d.Vault == nil {
+		return d.prepareFiles(ctx)
+	}
+	var err error
+	if d.layout.Dir, err = filepath.Abs(d.Dir); err != nil {
+		return err
+	}
+	reply, err := setUp(ctx, d.Options)
 	if err != nil {
 		return err
 	}
-	d := &dev{Options: o, layout: l, busy: busy, made: made}
-	cfg, err := d.files(listen)
+	d.people, d.made = vaultPeople(reply.Name), reply.Made
+	return nil
+}
+
+func (d *dev) prepareFiles(ctx context.Context) error {
+	var err error
+	d.people = people()
+	d.layout, d.made, err = softhsmconfig.Prepare(ctx, d.Dir, softhsmconfig.Options{HSMBinary: d.HSMBinary, Module: d.Module})
 	if err != nil {
-		return fmt.Errorf("preparing %s: %w", l.Dir, err)
+		return err
 	}
-	return d.serve(ctx, cfg)
+	if err = ensureCertificates(d.path(tlsDir), time.Now()); err == nil {
+		err = ensureDaemonConfig(d.path(daemonFile))
+	}
+	if err != nil {
+		return fmt.Errorf("preparing %s: %w", d.layout.Dir, err)
+	}
+	return nil
 }
 
 // pickAddress checks that the wished address is on loopback and free; a busy
@@ -146,6 +180,7 @@ func lockDir(dir string) (unlock func(), err error) {
 type dev struct {
 	Options
 	layout     softhsmconfig.Layout
+	people     authz.Development
 	busy, made bool
 }
 
@@ -153,14 +188,10 @@ func (d *dev) path(name ...string) string {
 	return filepath.Join(append([]string{d.layout.Dir}, name...)...)
 }
 
-// files makes what the token's bring-up did not: certificates, phone, logs and
-// the daemon's configuration.
+// files makes what is the same wherever secrets are: phone, logs and policy.
 func (d *dev) files(listen string) (*config.Daemon, error) {
 	if socket := filepath.Join(d.layout.Run(), longestSocket); len(socket) > maxSocketPathBytes {
 		return nil, fmt.Errorf("the path is too long for sockets by %d characters: choose a shorter one", len(socket)-maxSocketPathBytes)
-	}
-	if err := ensureCertificates(d.path("tls"), time.Now()); err != nil {
-		return nil, err
 	}
 	if err := ensurePhone(d.path("phone")); err != nil {
 		return nil, err
@@ -170,14 +201,10 @@ func (d *dev) files(listen string) (*config.Daemon, error) {
 			return nil, err
 		}
 	}
-	if err := ensurePolicy(d.path(policyFile)); err != nil {
+	if err := ensurePolicy(d.path(policyFile), d.people); err != nil {
 		return nil, err
 	}
-	path := d.path("tapseald.yaml")
-	if err := ensureDaemonConfig(path); err != nil {
-		return nil, err
-	}
-	cfg, err := config.LoadDaemon(path)
+	cfg, err := config.LoadDaemon(d.path(daemonFile))
 	if err != nil {
 		return nil, err
 	}
@@ -197,15 +224,20 @@ func ensurePhone(dir string) error {
 	return phone.Create(dir, cards)
 }
 
-const policyFile = "policy.yaml"
+// Names in the directory.
+const (
+	policyFile = "policy.yaml"
+	daemonFile = "tapseald.yaml"
+	tlsDir     = "tls"
+)
 
 // ensurePolicy writes the policy unless there is one: what a developer changed
 // in it stays.
-func ensurePolicy(path string) error {
+func ensurePolicy(path string, p authz.Development) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	data, err := authz.DevelopmentPolicy(people())
+	data, err := authz.DevelopmentPolicy(p)
 	if err != nil {
 		return err
 	}
@@ -218,21 +250,31 @@ func ensureDaemonConfig(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	cfg := &config.Daemon{
-		Listen: DefaultListen,
-		TLS: config.TLS{
-			Certificate: filepath.Join("tls", serverFile),
-			Key:         filepath.Join("tls", serverKeyFile),
-			ClientCA:    filepath.Join("tls", caFile),
-		},
+	cfg := newDaemonConfig()
+	cfg.TLS = config.TLS{
+		Certificate: filepath.Join(tlsDir, serverFile),
+		Key:         filepath.Join(tlsDir, serverKeyFile),
+		ClientCA:    filepath.Join(tlsDir, caFile),
+	}
+	cfg.Admin.ClientCA = filepath.Join(tlsDir, caFile)
+	return writeDaemonConfig(path, cfg)
+}
+
+// newDaemonConfig has everything but where certificates come from.
+func newDaemonConfig() *config.Daemon {
+	return &config.Daemon{
+		Listen:      DefaultListen,
 		Policy:      policyFile,
-		Admin:       config.Listener{Listen: "127.0.0.1:0", ClientCA: filepath.Join("tls", caFile)},
+		Admin:       config.Listener{Listen: "127.0.0.1:0"},
 		Assignments: "assignments.yaml",
 		HSM:         config.HSM{SocketDir: "run"},
 		Journal:     config.Journal{Dir: "journal"},
 
 		DefaultTimeoutMS: developerTimeoutMS,
 	}
+}
+
+func writeDaemonConfig(path string, cfg *config.Daemon) error {
 	cfg.Complete()
 	data, err := cfg.Marshal()
 	if err != nil {
@@ -318,14 +360,18 @@ func (d *dev) daemon(ctx context.Context, cfg *config.Daemon, log *slog.Logger, 
 
 // announce writes the client contexts and then tells who started us.
 func (d *dev) announce(at *server.Addresses) error {
-	for _, a := range actors() {
+	for _, a := range actors(d.people) {
 		if err := d.writeContext(a, at); err != nil {
 			return fmt.Errorf("writing the client contexts: %w", err)
 		}
 	}
-	d.Ready(Ready{
+	ready := Ready{
 		Address: at.GRPC.String(), Context: d.path(clientcontext.FileName), Dir: d.layout.Dir, Made: d.made, Busy: d.busy,
-	})
+	}
+	if d.Vault != nil {
+		ready.Vault = d.Vault.Address
+	}
+	d.Ready(ready)
 	return nil
 }
 
@@ -334,9 +380,9 @@ func (d *dev) writeContext(a actor, at *server.Addresses) error {
 	c := clientcontext.Context{
 		Address: at.GRPC.String(),
 		TLS: clientcontext.TLS{
-			CA:          filepath.Join("tls", caFile),
-			Certificate: filepath.Join("tls", a.certificate()),
-			Key:         filepath.Join("tls", a.key()),
+			CA:          filepath.Join(tlsDir, caFile),
+			Certificate: filepath.Join(tlsDir, a.certificate()),
+			Key:         filepath.Join(tlsDir, a.key()),
 		},
 	}
 	name := clientcontext.FileName
