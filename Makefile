@@ -5,12 +5,14 @@
 
 DIR ?= .dev
 ARGS ?=
+vault = $(if $(VAULT),--vault) $(if $(VAULT_ADDRESS),--vault-address "$(VAULT_ADDRESS)") \
+	$(if $(VAULT_CA),--vault-ca "$(VAULT_CA)") $(if $(VAULT_TOKEN_FILE),--vault-token-file "$(VAULT_TOKEN_FILE)")
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-run: ## install what is missing, build, start development mode in DIR, verify a tap, stay up (ARGS=--once: exit after the tap)
-	@DIR="$(DIR)" scripts/run $(ARGS)
+run: ## install what is missing, build, start development mode in DIR, verify a tap, stay up (ARGS=--once: exit after the tap; VAULT=1: with a Vault, see docs/vault.md)
+	@DIR="$(DIR)" scripts/run $(vault) $(ARGS)
 
 test: ## install what is missing and run every check
 	@scripts/test
