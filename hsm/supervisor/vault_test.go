@@ -144,6 +144,7 @@ func TestRefusedPINFromVault(t *testing.T) {
 	r.write("mode", modeRefuse)
 	r.start()
 	r.await("logins are stopped", func(st *Status) bool { return st.Login == LoginStopped })
+	v.PutPIN("corrected-9921")
 	v.Kill()
 	_ = os.Remove(r.path("mode"))
 	if _, _, err := Unlock(r.c, true); err != nil {
@@ -158,7 +159,6 @@ func TestRefusedPINFromVault(t *testing.T) {
 		t.Fatalf("%d logins", n)
 	}
 	v.Begin()
-	v.PutPIN("corrected-9921")
 	r.await("all serve", allServe)
 	if logins := r.read("logins"); !strings.HasSuffix(logins, "PIN corrected-9921\n") || r.logins() != 2 {
 		t.Errorf("logins:\n%s", logins)
@@ -173,6 +173,10 @@ func TestHangingVault(t *testing.T) {
 	r.start()
 	r.await("all serve", allServe)
 	valve.shut()
+	limit := 2 * time.Second
+	if testing.Short() { // with the race detector
+		limit *= 3
+	}
 	for range 3 {
 		st := r.status()
 		_ = syscall.Kill(st.Workers[0].PID, syscall.SIGKILL)
@@ -180,7 +184,7 @@ func TestHangingVault(t *testing.T) {
 		r.await("there is another worker", func(now *Status) bool {
 			return now.Workers[0].State == stateServing && now.Workers[0].PID != st.Workers[0].PID
 		})
-		if took := time.Since(killed); took > 2*time.Second {
+		if took := time.Since(killed); took > limit {
 			t.Errorf("back after %s", took)
 		}
 	}
@@ -293,10 +297,10 @@ func TestColdStartFailsClosed(t *testing.T) {
 		t.Errorf("%d logins", logins)
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
 	v.Kill()
 	begun := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
 	_, err := r.c.openVaultWithin(ctx, r)
 	if err == nil || !strings.HasPrefix(err.Error(), "vault.address: no PIN and so no service: ") {
 		t.Errorf("away: %v", err)
