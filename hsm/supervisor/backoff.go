@@ -7,12 +7,16 @@ import (
 
 // Pauses between starts of one worker.
 const (
-	// firstPause follows the first restart, which is immediate.
+	// firstPause follows the first restart, which is immediate. A worker that
+	// served is never waited for longer, however often it dies: service must
+	// be back in time also if somebody kills workers all the time.
 	firstPause = 50 * time.Millisecond
 	// longestPause leaves time for the start itself on a busy machine: service
 	// must be back 2 s after what was broken is mended.
 	longestPause = 500 * time.Millisecond
-	// healthyAfter is how long a worker must have served to count as healthy.
+	// healthyAfter is how long a worker must have served to be replaced at
+	// once. The short pause keeps one that dies of its first request from
+	// taking the machine, and the token, for its logins alone.
 	healthyAfter = time.Second
 )
 
@@ -26,10 +30,12 @@ func (b *backoff) pause() time.Duration {
 	return p
 }
 
-// served forgets earlier failures after a healthy time.
+// served forgets earlier failures: only who fails before it serves is waited
+// for longer and longer.
 func (b *backoff) served(healthy time.Duration) {
-	if healthy >= healthyAfter {
-		b.next = 0
+	b.next = 0
+	if healthy < healthyAfter {
+		b.next = firstPause
 	}
 }
 

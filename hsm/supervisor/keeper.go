@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/tapseal/tapseal/internal/secret"
 )
 
 // Asking for the PIN.
@@ -31,7 +29,7 @@ type pinKeeper struct {
 	cancel context.CancelFunc
 
 	mu      sync.Mutex // guards what follows
-	kept    secret.Secret
+	kept    userPIN
 	err     error
 	asked   time.Time
 	asking  chan struct{} // closed with the answer; nil: no question under way
@@ -70,7 +68,7 @@ func (k *pinKeeper) ask() (answered <-chan struct{}, asked time.Time) {
 }
 
 // pin gives the PIN for a login; the caller wipes it.
-func (k *pinKeeper) pin(ctx context.Context) (secret.Secret, error) {
+func (k *pinKeeper) pin(ctx context.Context) (userPIN, error) {
 	answered, asked := k.ask()
 	patience := time.NewTimer(time.Until(asked.Add(freshWait)))
 	defer patience.Stop()
@@ -78,7 +76,7 @@ func (k *pinKeeper) pin(ctx context.Context) (secret.Secret, error) {
 	case <-answered:
 		return k.answer()
 	case <-ctx.Done():
-		return secret.Secret{}, ctx.Err()
+		return userPIN{}, ctx.Err()
 	case <-patience.C:
 	}
 	if pin, err := k.answer(); err == nil {
@@ -88,45 +86,45 @@ func (k *pinKeeper) pin(ctx context.Context) (secret.Secret, error) {
 }
 
 // fresh is pin without regard to what was asked before now.
-func (k *pinKeeper) fresh(ctx context.Context) (secret.Secret, error) {
+func (k *pinKeeper) fresh(ctx context.Context) (userPIN, error) {
 	k.mu.Lock()
 	before := k.asking
 	k.mu.Unlock()
 	if before != nil {
 		if _, err := k.await(ctx, before); ctx.Err() != nil {
-			return secret.Secret{}, err
+			return userPIN{}, err
 		}
 	}
 	answered, _ := k.ask()
 	return k.await(ctx, answered)
 }
 
-func (k *pinKeeper) await(ctx context.Context, answered <-chan struct{}) (secret.Secret, error) {
+func (k *pinKeeper) await(ctx context.Context, answered <-chan struct{}) (userPIN, error) {
 	select {
 	case <-answered:
 		return k.answer()
 	case <-ctx.Done():
-		return secret.Secret{}, ctx.Err()
+		return userPIN{}, ctx.Err()
 	}
 }
 
-func (k *pinKeeper) answer() (secret.Secret, error) {
+func (k *pinKeeper) answer() (userPIN, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.err != nil:
-		return secret.Secret{}, k.err
+		return userPIN{}, k.err
 	case k.kept.IsZero():
-		return secret.Secret{}, errors.New("there is no PIN yet")
+		return userPIN{}, errors.New("there is no PIN yet")
 	}
-	return k.kept.Clone(), nil
+	return k.kept.clone(), nil
 }
 
 // forget wipes the PIN: the token refused it.
 func (k *pinKeeper) forget() {
 	k.mu.Lock()
 	k.kept.Wipe()
-	k.kept, k.refused = secret.Secret{}, k.asking != nil
+	k.kept, k.refused = userPIN{}, k.asking != nil
 	k.mu.Unlock()
 	k.source.Forget()
 }
@@ -151,7 +149,7 @@ func (k *pinKeeper) close() {
 	}
 	k.mu.Lock()
 	k.kept.Wipe()
-	k.kept, k.err = secret.Secret{}, errClosed
+	k.kept, k.err = userPIN{}, errClosed
 	k.mu.Unlock()
 	k.source.Close()
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
-	"github.com/tapseal/tapseal/internal/secret"
 )
 
 // Limits of logins.
@@ -18,9 +17,6 @@ const (
 	// startLimit is how long a worker may take from its bootstrap to its
 	// first report: loading the module, finding the keys, logging in, proving.
 	startLimit = 15 * time.Second
-	// maxUnknownLogins is how many workers in a row may die in their login
-	// before the first one ever succeeded. HSMs lock after 3 to 10 wrong PINs.
-	maxUnknownLogins = 2
 	// latchPoll is how often a stopped supervisor looks whether an operator
 	// has unlocked it.
 	latchPoll = 250 * time.Millisecond
@@ -47,29 +43,36 @@ func (e *startError) Error() string {
 // only when the result of the one before is known.
 type logins struct {
 	latch    latch
+	tries    tries
 	lockPath string
 	keeper   *pinKeeper
 	log      *slog.Logger
 	turn     chan struct{} // holds one token
 
-	mu       sync.Mutex // guards what follows
-	noPIN    string     // why an operator's unlock is not done yet
-	stopped  *LatchRecord
-	durable  bool // the latch file was seen or written
-	accepted bool // a login has succeeded since the start or the unlock
-	unknown  int  // logins in a row without a known result
-	counts   map[string]uint64
-	changed  chan struct{} // closed when stopped changes
+	mu      sync.Mutex // guards what follows
+	noPIN   string     // why an operator's unlock is not done yet
+	stopped *LatchRecord
+	durable bool   // the latch file was seen or written
+	proven  string // version of the PIN that succeeded last, in case the disk is full
+	counts  map[string]uint64
+	changed chan struct{} // closed when stopped changes
+}
+
+// A login is one that is under way.
+type login struct {
+	version string // of its PIN
+	proven  bool   // that PIN was right the last time
+	unknown int    // logins without a known result before it
 }
 
 // newLogins reads the latch, and the PIN unless it is latched. It takes over
 // the source, also when it fails.
 func newLogins(c *Config, source pinSource, log *slog.Logger) (*logins, error) {
 	l := &logins{
-		latch: newLatch(c.StateDir), lockPath: filepath.Join(c.StateDir, "login.lock"), keeper: newKeeper(source),
+		latch: newLatch(c.StateDir), tries: newTries(c), lockPath: filepath.Join(c.StateDir, "login.lock"), keeper: newKeeper(source),
 		log: log, turn: make(chan struct{}, 1), counts: map[string]uint64{}, changed: make(chan struct{}),
 	}
-	if err := l.latch.probe(); err != nil {
+	if err := l.prepare(c.StateDir); err != nil {
 		l.keeper.close()
 		return nil, Problem{"state_dir", fmt.Sprintf("a login latch could not be written: %v", withoutPath(err))}
 	}
@@ -88,6 +91,18 @@ func newLogins(c *Config, source pinSource, log *slog.Logger) (*logins, error) {
 	return l, nil
 }
 
+// prepare waits for a login of another process: that one may be writing.
+func (l *logins) prepare(stateDir string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*startLimit)
+	defer cancel()
+	lock, err := waitLock(ctx, l.lockPath)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() //nolint:errcheck // ends the lock
+	return testWriting(stateDir)
+}
+
 // close forgets the PIN.
 func (l *logins) close() { l.keeper.close() }
 
@@ -100,13 +115,20 @@ func (l *logins) attempt(ctx context.Context, p *process, b *worker.Bootstrap) (
 		return worker.Report{}, err
 	}
 	defer leave()
-	if b.PIN, err = l.currentPIN(ctx); err != nil {
+	pin, err := l.currentPIN(ctx)
+	if err != nil {
 		p.kill()
 		return worker.Report{}, err
 	}
-	defer b.PIN.Wipe()
+	defer pin.Wipe()
+	try, err := l.begin(pin.version)
+	if err != nil {
+		p.kill()
+		return worker.Report{}, err
+	}
+	b.PIN = pin.Secret
 	report, err := p.await(b)
-	l.record(report, err)
+	l.record(try, err)
 	if err != nil {
 		p.kill()
 		return worker.Report{}, err
@@ -133,15 +155,36 @@ func (l *logins) enter(ctx context.Context) (leave func(), err error) {
 }
 
 // currentPIN looks at the latch file as well: another process may have set it.
-func (l *logins) currentPIN(ctx context.Context) (secret.Secret, error) {
+func (l *logins) currentPIN(ctx context.Context) (userPIN, error) {
 	if !l.allowed() {
-		return secret.Secret{}, errStopped
+		return userPIN{}, errStopped
 	}
 	pin, err := l.keeper.pin(ctx)
 	if err != nil {
-		return secret.Secret{}, fmt.Errorf("no PIN for a login: %w", err)
+		return userPIN{}, fmt.Errorf("no PIN for a login: %w", err)
 	}
 	return pin, nil
+}
+
+// begin remembers durably that a login is under way, unless the PIN was right
+// the last time: who dies in such a login has said nothing about the PIN, and
+// must not stop the service.
+func (l *logins) begin(version string) (login, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	try := login{version: version}
+	if version != "" && (version == l.proven || l.tries.proven(version)) {
+		try.proven = true
+		return try, nil
+	}
+	if try.unknown = l.tries.unknown(); try.unknown >= maxUnknownLogins {
+		l.stopNow(reasonUnknown)
+		return try, errStopped
+	}
+	if err := l.tries.setUnknown(try.unknown + 1); err != nil {
+		return try, Problem{"state_dir", fmt.Sprintf("a login that could be forgotten is not tried: %v", err)}
+	}
+	return try, nil
 }
 
 func (l *logins) allowed() bool {
@@ -187,27 +230,46 @@ func outcomeError(r worker.Report) (worker.Report, error) {
 }
 
 // record draws the consequences of one login.
-func (l *logins) record(r worker.Report, err error) {
+func (l *logins) record(try login, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var failed *startError
 	switch {
 	case err == nil:
 		l.counts["ok"]++
-		l.accepted, l.unknown = true, 0
+		l.accept(try)
 	case errors.As(err, &failed) && failed.kind == worker.FailurePINRefused:
 		l.counts["refused"]++
 		l.stopNow(reasonPINRefused)
-	case failed != nil && failed.kind != "":
-		// The worker lived to say that something else is wrong.
+	case failed != nil && failed.kind == worker.FailureKeys:
 		l.counts["failed"]++
-		l.unknown = 0
+		l.accept(try) // who looked at the keys was logged in
+	case failed != nil && failed.kind != "":
+		// The worker lived to say that something else is wrong. That says
+		// nothing about the logins before.
+		l.counts["failed"]++
+		if !try.proven {
+			l.warn(l.tries.setUnknown(try.unknown))
+		}
 	default:
-		l.counts["unknown"]++
-		l.unknown++
-		if !l.accepted && l.unknown >= maxUnknownLogins {
+		l.counts["unknown"]++ // and what begin has written stays
+		if !try.proven && try.unknown+1 >= maxUnknownLogins {
 			l.stopNow(reasonUnknown)
 		}
+	}
+}
+
+// accept remembers that the PIN is right; the token counts from zero again.
+// Called with mu held.
+func (l *logins) accept(try login) {
+	l.proven = try.version
+	l.warn(l.tries.prove(try.version))
+	l.warn(l.tries.setUnknown(0))
+}
+
+func (l *logins) warn(err error) {
+	if err != nil {
+		l.log.Warn("the result of a login is not remembered", "error", err)
 	}
 }
 
@@ -216,15 +278,18 @@ func (l *logins) record(r worker.Report, err error) {
 func (l *logins) stopNow(reason string) {
 	r := LatchRecord{Time: time.Now().UTC().Truncate(time.Second), Reason: reason}
 	err := l.latch.set(r)
-	if err != nil {
+	if err == nil {
+		l.warn(l.tries.forget()) // the latch stands for it
+	} else {
 		l.log.Error("the login latch is only in memory", "error", err)
+		l.warn(l.tries.disprove())
 	}
 	l.stop(r, err == nil)
 }
 
 // stop is called with mu held.
 func (l *logins) stop(r LatchRecord, durable bool) {
-	l.stopped, l.durable, l.noPIN = &r, durable, ""
+	l.stopped, l.durable, l.proven, l.noPIN = &r, durable, "", ""
 	l.keeper.forget()
 	l.log.Error("logins are stopped", "reason", r.Reason, "since", r.Time, "what_to_do", latchHint)
 	close(l.changed)
@@ -267,7 +332,7 @@ func (l *logins) resume(ctx context.Context) {
 		}
 		return
 	}
-	l.stopped, l.accepted, l.unknown = nil, false, 0
+	l.stopped = nil
 	l.log.Info("logins are allowed again")
 	close(l.changed)
 	l.changed = make(chan struct{})

@@ -5,17 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/internal/secrets"
 )
 
+// A userPIN is the user PIN of the token and which one it is.
+type userPIN struct {
+	secret.Secret
+	// version names the place and the version of the PIN there, and changes
+	// when the PIN is written anew. Nothing in it is made from the PIN. It is
+	// empty if nobody can say.
+	version string
+}
+
+func (p userPIN) clone() userPIN { return userPIN{p.Clone(), p.version} }
+
 // A pinSource gives the user PIN of the token.
 type pinSource interface {
 	// PIN is asked before a login; the caller wipes the answer. It may take
 	// some seconds. An error means that no login may be tried.
-	PIN(ctx context.Context) (secret.Secret, error)
+	PIN(ctx context.Context) (userPIN, error)
 	// Forget drops what the source keeps: the token refused it.
 	Forget()
 	// Status is for operators; it asks nobody.
@@ -41,12 +54,30 @@ const (
 // restart.
 type pinFile string
 
-func (f pinFile) PIN(context.Context) (secret.Secret, error) {
+func (f pinFile) PIN(context.Context) (userPIN, error) {
+	before := f.version()
 	pin, err := secret.ReadPIN(string(f))
 	if err != nil {
-		return secret.Secret{}, Problem{"pin_file", err.Error()}
+		return userPIN{}, Problem{"pin_file", err.Error()}
 	}
-	return pin, nil
+	if f.version() != before { // which of the two was read?
+		return userPIN{pin, ""}, nil
+	}
+	return userPIN{pin, before}, nil
+}
+
+// version changes with whatever is done to the file: the time of the inode's
+// last change cannot be set, unlike that of the content's.
+func (f pinFile) version() string {
+	info, err := os.Lstat(string(f))
+	if err != nil {
+		return ""
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("file %s, device %d, inode %d, changed %d.%09d", string(f), st.Dev, st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
 }
 
 func (pinFile) Forget()           {}
@@ -59,12 +90,15 @@ type vaultPIN struct {
 	pin   *secrets.PIN
 }
 
-func (v *vaultPIN) PIN(ctx context.Context) (secret.Secret, error) {
-	pin, err := v.pin.PIN(ctx)
+func (v *vaultPIN) PIN(ctx context.Context) (userPIN, error) {
+	pin, version, err := v.pin.Read(ctx)
 	if err != nil {
-		return secret.Secret{}, vaultProblem(err)
+		return userPIN{}, vaultProblem(err)
 	}
-	return pin, nil
+	if version != "" {
+		version = "vault " + version
+	}
+	return userPIN{pin, version}, nil
 }
 
 // Forget wipes the kept PIN; the next question asks Vault again.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -157,6 +158,12 @@ func allServe(st *Status) bool {
 	return true
 }
 
+// stateFile reports whether the file is in the state directory.
+func (r *rig) stateFile(name string) bool {
+	_, err := os.Lstat(filepath.Join(r.c.StateDir, name))
+	return err == nil
+}
+
 func (r *rig) logins() int { return strings.Count(r.read("logins"), "\n") }
 
 // A load sends requests to one slot all the time, every third one wrong, and
@@ -260,6 +267,25 @@ func (l *load) judge(replies []frame.Reply) {
 	l.last = time.Now()
 }
 
+// awaitAnswers waits for one that comes after now.
+func (l *load) awaitAnswers(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	before := l.answered
+	l.mu.Unlock()
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		after := l.answered
+		l.mu.Unlock()
+		if after > before {
+			return
+		}
+		if time.Since(begun) > patience {
+			t.Fatal("no answers any more")
+		}
+	}
+}
+
 func (l *load) end(t *testing.T) {
 	t.Helper()
 	close(l.stop)
@@ -272,45 +298,70 @@ func (l *load) end(t *testing.T) {
 	}
 }
 
-// A worker is killed a hundred times under load: whatever is answered is
-// right, and service is back within 2 s.
+// A worker is killed a hundred times under load, and every third time its
+// successor as well, at some point of its start: whatever is answered is
+// right, service is back within 2 s, and no login is held against the PIN.
 func TestKilledHundredTimes(t *testing.T) {
 	r := newRig(t, nil)
 	r.start()
 	r.await("all serve", allServe)
 	l := startLoad(r.c.workerSocket(0))
+	inStart := 0
 	for n := range 100 {
 		st := r.await("worker 0 serves", func(st *Status) bool { return st.Workers[0].State == stateServing })
-		l.mu.Lock()
-		before := l.answered
-		l.mu.Unlock()
 		if err := syscall.Kill(st.Workers[0].PID, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		killed := time.Now()
+		if n%3 == 0 {
+			inStart += killStarting(st, time.Duration(n)*100*time.Microsecond)
+		}
 		r.await("there is another worker", func(now *Status) bool {
 			return now.Workers[0].State == stateServing && now.Workers[0].PID != st.Workers[0].PID
 		})
-		for {
-			l.mu.Lock()
-			after := l.answered
-			l.mu.Unlock()
-			if after > before {
-				break
-			}
-			if time.Since(killed) > patience {
-				t.Fatalf("kill %d: no answers any more", n)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		l.awaitAnswers(t)
 	}
 	l.end(t)
 	if l.longest > 2*time.Second {
 		t.Errorf("service was away for %s", l.longest)
 	}
-	if st := r.status(); st.Workers[0].Restarts != 100 || st.Workers[1].Restarts != 0 {
-		t.Errorf("restarts: %+v", st.Workers)
+	st := r.status()
+	if st.Workers[0].Restarts < 100 || st.Workers[1].Restarts != 0 || st.Login != LoginOK || r.stateFile(latchName) {
+		t.Errorf("after the kills: %+v", st)
 	}
+	t.Logf("away for %s at most; %d killed in their start, %d of them in the login", l.longest.Round(time.Millisecond), inStart, st.Logins["unknown"])
+	if inStart < 20 {
+		t.Errorf("only %d were killed in their start", inStart)
+	}
+}
+
+// killStarting kills the process that takes the place of slot 0's, some time
+// after it appears, and gives 1 if there was one.
+func killStarting(before *Status, after time.Duration) int {
+	for begun := time.Now(); time.Since(begun) < time.Second; time.Sleep(time.Millisecond) {
+		for _, pid := range children() {
+			if pid != before.Workers[0].PID && pid != before.Workers[1].PID {
+				time.Sleep(after)
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				return 1
+			}
+		}
+	}
+	return 0
+}
+
+// children are the processes that this one has started.
+func children() []int {
+	var pids []int
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		data, _ := os.ReadFile(list) // a thread may have ended
+		for _, field := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 func TestStuckWorkerIsKilled(t *testing.T) {

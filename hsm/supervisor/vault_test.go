@@ -128,8 +128,16 @@ func TestPINChangesInVault(t *testing.T) {
 	r := newVaultRig(t, v, nil)
 	r.start()
 	r.await("all serve", allServe)
+	first := r.read("state/" + lastOKName)
 	v.PutPIN("another-4415")
 	r.recycleAll()
+	second := r.read("state/" + lastOKName)
+	if !strings.Contains(first, "tapseal/data/hsm/pin, version ") || !strings.Contains(second, "tapseal/data/hsm/pin, version ") || first == second {
+		t.Errorf("known to be right: %s then: %s", first, second)
+	}
+	if strings.Contains(first+second, testPIN) || strings.Contains(second, "4415") {
+		t.Error("the PIN is in the state directory")
+	}
 	logins := r.read("logins")
 	if strings.Count(logins, "PIN "+testPIN+"\n") != 2 || strings.Count(logins, "PIN another-4415\n") != 2 {
 		t.Errorf("logins:\n%s", logins)

@@ -360,7 +360,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	}
 	found := false
 	r.vault.conn.api.SetToken(r.s.root)
-	pin, err := r.pin.ask(context.Background())
+	pin, _, err := r.pin.ask(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,6 +68,7 @@ type PIN struct {
 
 	mu      sync.Mutex // guards what follows
 	kept    secret.Secret
+	version string // of kept
 	readAt  time.Time
 	failed  time.Time
 	problem error
@@ -84,18 +85,24 @@ func NewPIN(v *Vault, c PINConfig) (*PIN, error) {
 // PIN gives the PIN; the caller wipes it. The error is ErrAway, ErrDenied and
 // so on when there is no kept one that is young enough.
 func (p *PIN) PIN(ctx context.Context) (secret.Secret, error) {
+	pin, _, err := p.Read(ctx)
+	return pin, err
+}
+
+// Read is PIN and which one it is: path, number and time of its version in
+// Vault, which no other PIN there has. It is empty if Vault does not say.
+func (p *PIN) Read(ctx context.Context) (pin secret.Secret, version string, err error) {
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():
-		return secret.Secret{}, ctx.Err()
+		return secret.Secret{}, "", ctx.Err()
 	}
 	defer func() { <-p.turn }()
 	if p.resting() {
 		return p.fromKept()
 	}
-	pin, err := p.ask(ctx)
-	if err == nil {
-		return p.keep(pin), nil
+	if pin, version, err = p.ask(ctx); err == nil {
+		return p.keep(pin, version), version, nil
 	}
 	p.note(err)
 	return p.fromKept()
@@ -121,12 +128,22 @@ func (p *PIN) resting() bool {
 	return p.problem != nil && !p.kept.IsZero() && p.clock.Now().Sub(p.failed) < askAgain
 }
 
-func (p *PIN) ask(ctx context.Context) (secret.Secret, error) {
+func (p *PIN) ask(ctx context.Context) (secret.Secret, string, error) {
 	answer, err := p.vault.read(ctx, p.path())
 	if err != nil {
-		return secret.Secret{}, err
+		return secret.Secret{}, "", err
 	}
-	return pinOf(answer)
+	pin, err := pinOf(answer)
+	return pin, p.versionOf(answer), err
+}
+
+func (p *PIN) versionOf(s *api.Secret) string {
+	about, _ := s.Data["metadata"].(map[string]any)
+	number, created := about["version"], about["created_time"]
+	if number == nil || created == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, version %v of %v", p.path(), number, created)
 }
 
 func (p *PIN) path() string { return p.config.Mount + "/data/" + p.config.Path }
@@ -153,11 +170,11 @@ func parsePIN(value any) (secret.Secret, error) {
 	return secret.New(b), nil
 }
 
-func (p *PIN) keep(pin secret.Secret) secret.Secret {
+func (p *PIN) keep(pin secret.Secret, version string) secret.Secret {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.kept.Wipe()
-	p.kept = pin.Clone()
+	p.kept, p.version = pin.Clone(), version
 	p.readAt = p.clock.Now()
 	if p.problem != nil {
 		p.log.Info("the PIN can be read from vault again")
@@ -181,16 +198,16 @@ func (p *PIN) note(err error) {
 	p.problem, p.failed = err, p.clock.Now()
 }
 
-func (p *PIN) fromKept() (secret.Secret, error) {
+func (p *PIN) fromKept() (secret.Secret, string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := fmt.Errorf("reading the PIN at %s/%s: %w", p.config.Mount, p.config.Path, p.problem)
 	if p.kept.IsZero() {
-		return secret.Secret{}, err
+		return secret.Secret{}, "", err
 	}
 	if age := p.clock.Now().Sub(p.readAt); age > p.config.maxAge() {
 		p.kept.Wipe()
-		return secret.Secret{}, fmt.Errorf("%w; the kept PIN was %v old, pin_max_age is %v", err, age.Round(time.Second), p.config.maxAge())
+		return secret.Secret{}, "", fmt.Errorf("%w; the kept PIN was %v old, pin_max_age is %v", err, age.Round(time.Second), p.config.maxAge())
 	}
-	return p.kept.Clone(), nil
+	return p.kept.Clone(), p.version, nil
 }

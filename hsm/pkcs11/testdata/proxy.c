@@ -5,6 +5,7 @@
  *
  *   PROXY_MODULE  path of the real module
  *   PROXY_LOG     file that gets one line for each C_Login
+ *   PROXY_PAUSE   milliseconds between that line and the login
  *   PROXY_FAIL    "CALL N CODE": the N-th such call from now answers CODE
  *                 (hexadecimal) without being made; CODE 0 makes C_Encrypt
  *                 answer CKR_OK with a length that is one byte short
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static CK_FUNCTION_LIST *real, proxy;
 static char spec[64];
@@ -43,12 +45,15 @@ static int fails(const char *name, CK_RV *rv)
 static CK_RV login(CK_SESSION_HANDLE s, CK_ULONG user, CK_BYTE *pin, CK_ULONG n)
 {
 	FILE *log = fopen(getenv("PROXY_LOG"), "a");
+	const char *pause = getenv("PROXY_PAUSE");
 	CK_RV rv;
 
 	if (log != NULL) {
 		fputs("C_Login\n", log);
 		fclose(log);
 	}
+	if (pause != NULL)
+		usleep(1000 * (useconds_t)atoi(pause));
 	return fails("C_Login", &rv) ? rv : real->C_Login(s, user, pin, n);
 }
 
