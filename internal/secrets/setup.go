@@ -120,6 +120,13 @@ func appRole(n Names, name, who string) Write {
 
 func pkiWrites(c SetupConfig, n Names) []Write {
 	return []Write{
+		// Vault writes a list when something is revoked and not when the old
+		// one ends, after 72 hours by default: from then on every client would
+		// be refused. With auto_rebuild it would not write one at a
+		// revocation. How fresh a list is we know from reading it.
+		{WriteRole, n.PKIMount + "/config/crl", "revocation lists at once, that do not end by themselves", map[string]any{
+			"expiry": fmt.Sprintf("%ds", authoritySeconds), "auto_rebuild": false, "disable": false,
+		}},
 		{WriteRoot, n.PKIMount, "root certificate, if the engine has no issuer yet; its key stays in Vault", map[string]any{
 			"common_name": "tapseal " + c.TrustDomain, "key_type": "ec", "key_bits": 256, "ttl": fmt.Sprintf("%ds", authoritySeconds), "exclude_cn_from_sans": true,
 		}},

@@ -3,10 +3,12 @@ package secrets
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tapseal/tapseal/internal/secret"
 )
@@ -44,7 +46,11 @@ func TestSetupIsIdempotent(t *testing.T) {
 	c.Database = &DatabaseSetup{Grants: []string{`GRANT CONNECT ON DATABASE postgres TO "{{name}}"`}}
 	wantAll(t, apply(t, a, c, true), Created)
 	wantAll(t, apply(t, a, c, true), Created) // a dry run wrote nothing
-	wantAll(t, apply(t, a, c, false), Created)
+	first := apply(t, a, c, false)
+	if lists := "role tapseal-pki/config/crl"; first[lists] == Updated { // an engine comes with defaults
+		first[lists] = Created
+	}
+	wantAll(t, first, Created)
 	wantAll(t, apply(t, a, c, false), Unchanged)
 
 	s.must("sys/policies/acl/tapseal-daemon", map[string]any{"policy": `path "tapseal/*" { capabilities = ["read"] }`})
@@ -191,4 +197,38 @@ func try(c *connection, action string) error {
 		_, err = c.write(context.Background(), path, map[string]any{"data": map[string]any{"pin": "x"}})
 	}
 	return err
+}
+
+// A list that ended would have every client refused, and Vault writes a new one
+// only when something is revoked.
+func TestRevocationListsOutliveTheCertificates(t *testing.T) {
+	s := startServer(t)
+	a := s.admin()
+	apply(t, a, testSetup, false)
+	until := func() time.Time {
+		t.Helper()
+		answer, err := a.conn.read(t.Context(), "tapseal-pki/issuer/default/crl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := answer.Data["crl"].(string)
+		lists, err := parseLists([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		crl, err := x509.ParseRevocationList(lists[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return crl.NextUpdate
+	}
+	if end := until(); time.Until(end) < 9*365*24*time.Hour {
+		t.Errorf("the first list ends at %v", end)
+	}
+	if _, err := a.conn.read(t.Context(), "tapseal-pki/crl/rotate"); err != nil {
+		t.Fatal(err)
+	}
+	if end := until(); time.Until(end) < 9*365*24*time.Hour {
+		t.Errorf("the second list ends at %v", end)
+	}
 }
