@@ -129,6 +129,16 @@ func TestDevelopmentWithVault(t *testing.T) {
 	mustBeValid(t, d.Context)
 	mustNotBeInFiles(t, dir, "the PIN", pin)
 	mustNotBeInFiles(t, dir, "the administrator's token", root)
+	if os.Geteuid() == 0 {
+		for what, control := range map[string]struct {
+			secret needles
+			pid    int
+		}{"the PIN in the supervisor": {pin, lastSupervisor(t, dir)}, "the token in this process": {root, os.Getpid()}} {
+			if found, _, err := control.secret.memory(control.pid); err != nil || len(found) == 0 {
+				t.Errorf("the control: %s is not found: %v", what, err)
+			}
+		}
+	}
 	for what, secret := range map[string]needles{"the PIN": pin, "the administrator's token": root} {
 		if found := secret.in([]byte(d.stderr.String())); len(found) > 0 {
 			t.Errorf("%s was printed %s", what, found)
