@@ -19,6 +19,7 @@ import (
 	"github.com/tapseal/tapseal/hsm/scratch"
 	"github.com/tapseal/tapseal/hsm/supervisor"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/buildinfo"
 	"github.com/tapseal/tapseal/internal/workertest"
 	"github.com/tapseal/tapseal/keys"
 )
@@ -479,7 +480,7 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	out, _, status := s.run("version", "--json")
-	var v buildVersion
+	var v buildinfo.Info
 	if err := json.Unmarshal([]byte(out), &v); err != nil || status != 0 || v.Go == "" {
 		t.Errorf("version: status %d, %v, %s", status, err, out)
 	}

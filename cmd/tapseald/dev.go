@@ -9,13 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"github.com/tapseal/tapseal/internal/buildinfo"
 	"github.com/tapseal/tapseal/internal/devmode"
+	"github.com/tapseal/tapseal/internal/shell"
 )
 
 // DevCmd is development mode.
 type DevCmd struct {
 	Dir    string `help:"Directory for token, certificates, phone and journal; made if it is not there." required:"" placeholder:"DIR"`
-	Listen string `help:"Loopback address of the service; another port is taken if this one is busy." default:"127.0.0.1:7443" placeholder:"HOST:PORT"`
+	Listen string `help:"Loopback address of the service; another port is taken if this one is busy (default: ${default})." default:"127.0.0.1:7443" placeholder:"HOST:PORT"`
 	Module string `help:"SoftHSM's PKCS#11 module; default: where distributions put it." placeholder:"FILE"`
 	JSON   bool   `help:"Print one JSON object when ready, instead of text."`
 
@@ -42,7 +44,7 @@ func (c *DevCmd) Run(ctx context.Context) error {
 		return err
 	}
 	return devmode.Run(ctx, devmode.Options{
-		Dir: c.Dir, Listen: c.Listen, HSMBinary: binary, Module: c.Module, Vault: vault, Version: version().Version, Ready: c.ready,
+		Dir: c.Dir, Listen: c.Listen, HSMBinary: binary, Module: c.Module, Vault: vault, Version: buildinfo.Read().Version, Ready: c.ready,
 	})
 }
 
@@ -123,5 +125,5 @@ try in another terminal:
   tapseal journal show %s
 
 logs are in %s; interrupt stops everything
-`, r.Address, r.Context, filepath.Join(r.Dir, "journal"), filepath.Join(r.Dir, "log"))
+`, r.Address, shell.Quote(r.Context), shell.Quote(filepath.Join(r.Dir, "journal")), filepath.Join(r.Dir, "log"))
 }

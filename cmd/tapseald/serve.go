@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/tapseal/tapseal/internal/buildinfo"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/observability"
 	"github.com/tapseal/tapseal/internal/server"
@@ -31,7 +32,7 @@ func (c *ServeCmd) Run(ctx context.Context) error {
 	defer stop()
 	return server.Run(ctx, *cfg, server.Deps{
 		Log:     log,
-		Version: version().Version,
+		Version: buildinfo.Read().Version,
 		Ready: func(a server.Addresses) {
 			log.Info("listening", "grpc", a.GRPC.String())
 			if a.Admin != nil {
