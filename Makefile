@@ -12,7 +12,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: ## install what is missing, build, start development mode in DIR, verify a tap, stay up (ARGS=--once: exit after the tap; VAULT=1: with a Vault, see docs/vault.md)
-	@DIR="$(DIR)" scripts/run $(vault) $(ARGS)
+	@DIR="$(DIR)" exec scripts/run $(vault) $(ARGS)
 
 test: ## install what is missing and run every check
 	@scripts/test

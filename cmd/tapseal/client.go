@@ -13,6 +13,7 @@ import (
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 	"github.com/tapseal/tapseal/internal/clientcontext"
+	"github.com/tapseal/tapseal/internal/shell"
 )
 
 // contextFile is the path that --context or TAPSEAL_CONTEXT gave.
@@ -36,7 +37,7 @@ func (f contextFile) start(c *clientcontext.Context) string {
 	if c.Phone == "" {
 		return "is tapseald running there?"
 	}
-	return "start it: tapseald dev --dir " + quote(filepath.Dir(string(f)))
+	return "start it: tapseald dev --dir " + shell.Quote(filepath.Dir(string(f)))
 }
 
 // dial makes a client. Nothing is connected before the first call.

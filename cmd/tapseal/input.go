@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
@@ -16,7 +18,7 @@ import (
 const maxInputBytes = 64 << 10
 
 // verifyInput is one tap and what is wanted for it, from flags or JSON, all in
-// text.
+// text. Empty is not given: what is given is never empty.
 type verifyInput struct {
 	field55, pan, psn, profile, cvr string
 	arc, csu, pad                   string
@@ -34,8 +36,8 @@ func (in *verifyInput) fields() map[string]*string {
 }
 
 // readInput reads one JSON object of strings. A name that is unknown or comes
-// twice is an error: it would be a silent misunderstanding. Errors name fields
-// and never show values.
+// twice, or a value that is empty, is an error: it would be a silent
+// misunderstanding. Errors name fields and never show values.
 func readInput(r io.Reader, in *verifyInput) error {
 	d := json.NewDecoder(io.LimitReader(r, maxInputBytes))
 	errObject := errors.New("standard input must be one JSON object of strings, as \"tapseal tap --json\" prints it")
@@ -65,6 +67,9 @@ func readInput(r io.Reader, in *verifyInput) error {
 		if *field, ok = t.(string); !ok {
 			return fmt.Errorf("standard input: field %q must be a string", name)
 		}
+		if *field == "" {
+			return fmt.Errorf("standard input: field %q is empty (hint: leave it out)", name)
+		}
 	}
 	if t, err := d.Token(); err != nil || t != json.Delim('}') {
 		return errObject
@@ -90,17 +95,21 @@ func shown(name string) string {
 	return fmt.Sprintf(" %q", name)
 }
 
-// merge adds what the flags say. The same thing from both sides is an error.
-func (in *verifyInput) merge(flags verifyInput) error {
-	mine, theirs := in.fields(), flags.fields()
-	for name, value := range theirs {
-		if *value == "" {
-			continue
+// merge adds what the flags say, which are nil if they are not given. The same
+// thing from both sides is an error, and so is an empty value.
+func (in *verifyInput) merge(flags map[string]*string) error {
+	mine := in.fields()
+	for _, name := range slices.Sorted(maps.Keys(flags)) {
+		value, flag := flags[name], strings.ReplaceAll(name, "_", "-")
+		switch {
+		case value == nil:
+		case *value == "":
+			return fmt.Errorf("--%s is empty (hint: leave it out)", flag)
+		case *mine[name] != "":
+			return fmt.Errorf("%s is given by standard input and by --%s", name, flag)
+		default:
+			*mine[name] = *value
 		}
-		if *mine[name] != "" {
-			return fmt.Errorf("%s is given by standard input and by --%s", name, strings.ReplaceAll(name, "_", "-"))
-		}
-		*mine[name] = *value
 	}
 	return nil
 }

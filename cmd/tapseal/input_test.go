@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -15,6 +16,26 @@ func TestReadInput(t *testing.T) {
 	for name, value := range in.fields() {
 		if *value == "" {
 			t.Errorf("%s was not read", name)
+		}
+	}
+}
+
+// TestEmptyIsNotAbsent: an empty sequence number that counts as none becomes 00,
+// and then a right cryptogram is INVALID.
+func TestEmptyIsNotAbsent(t *testing.T) {
+	for name := range (&verifyInput{}).fields() {
+		var in verifyInput
+		err := readInput(strings.NewReader(`{"`+name+`":""}`), &in)
+		if err == nil || !strings.Contains(err.Error(), strconv.Quote(name)+" is empty") {
+			t.Errorf("%s in JSON: %v", name, err)
+		}
+		empty := ""
+		err = in.merge(map[string]*string{name: &empty})
+		if flag := "--" + strings.ReplaceAll(name, "_", "-"); err == nil || !strings.Contains(err.Error(), flag+" is empty") {
+			t.Errorf("%s as a flag: %v", name, err)
+		}
+		if err := in.merge(map[string]*string{name: nil}); err != nil {
+			t.Errorf("%s is absent: %v", name, err)
 		}
 	}
 }
@@ -70,21 +91,6 @@ func FuzzReadInput(f *testing.F) {
 			t.Errorf("the error shows a value: %v", err)
 		}
 	})
-}
-
-func TestQuote(t *testing.T) {
-	for in, want := range map[string]string{
-		"/tmp/dev/context.yaml": "/tmp/dev/context.yaml",
-		"":                      "''",
-		"a b":                   "'a b'",
-		"it's":                  `'it'\''s'`,
-		"$HOME":                 "'$HOME'",
-		"`x`":                   "'`x`'",
-	} {
-		if got := quote(in); got != want {
-			t.Errorf("quote(%q) = %s, want %s", in, got, want)
-		}
-	}
 }
 
 func TestStatusIsTwoForWhateverIsNoVerdict(t *testing.T) {

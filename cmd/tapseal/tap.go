@@ -11,14 +11,15 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/internal/phone"
+	"github.com/tapseal/tapseal/internal/shell"
 )
 
 // TapCmd plays a phone at a terminal.
 type TapCmd struct {
-	Profile  string `help:"Which card to tap with: ${enum}." default:"visa-cvn18" enum:"visa-cvn10,visa-cvn18,visa-cvn22,mastercard-cvn16,mastercard-cvn17,mastercard-cvn20,mastercard-cvn21,interac-cvn133,emv-ccd,pboc-tdes" placeholder:"NAME"`
-	Amount   uint64 `help:"Amount in minor units of the currency." default:"1250" placeholder:"MINOR"`
-	Currency uint16 `help:"Currency, ISO 4217 numeric." default:"978" placeholder:"NNN"`
-	Country  uint16 `help:"Country of the terminal, ISO 3166-1 numeric." default:"276" placeholder:"NNN"`
+	Profile  string `help:"Which card to tap with: ${enum} (default: ${default})." default:"visa-cvn18" enum:"visa-cvn10,visa-cvn18,visa-cvn22,mastercard-cvn16,mastercard-cvn17,mastercard-cvn20,mastercard-cvn21,interac-cvn133,emv-ccd,pboc-tdes" placeholder:"NAME"`
+	Amount   uint64 `help:"Amount in minor units of the currency (default: ${default})." default:"1250" placeholder:"MINOR"`
+	Currency uint16 `help:"Currency, ISO 4217 numeric (default: ${default})." default:"978" placeholder:"NNN"`
+	Country  uint16 `help:"Country of the terminal, ISO 3166-1 numeric (default: ${default})." default:"276" placeholder:"NNN"`
 	JSON     bool   `help:"Print one JSON object, which \"tapseal verify -\" reads."`
 }
 
@@ -101,7 +102,7 @@ func (t tapOutput) text(file contextFile) string {
 	b.WriteString("\nverify it:\n  tapseal verify")
 	flag := func(name, value string) {
 		if value != "" {
-			b.WriteString(" --" + name + " " + quote(value))
+			b.WriteString(" --" + name + " " + shell.Quote(value))
 		}
 	}
 	flag("context", string(file))
@@ -130,14 +131,3 @@ func (t tapOutput) approval() (flag, value string) {
 }
 
 func upperHex(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
-
-// quote makes a word safe for a POSIX shell.
-func quote(s string) string {
-	safe := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:,=@%", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}

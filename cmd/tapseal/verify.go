@@ -21,20 +21,20 @@ const patience = 5 * time.Second
 
 // VerifyCmd verifies one tap.
 type VerifyCmd struct {
-	Input string `arg:"" optional:"" help:"\"-\" reads the tap as JSON from standard input, as \"tapseal tap --json\" prints it."`
+	Input *string `arg:"" optional:"" help:"\"-\" reads the tap as JSON from standard input, as \"tapseal tap --json\" prints it."`
 
-	Field55   string        `name:"field55" help:"Field 55 of the authorisation request, BER-TLV." placeholder:"HEX"`
-	PAN       string        `name:"pan" help:"Account number or token." placeholder:"DIGITS"`
-	PSN       string        `name:"psn" help:"PAN sequence number, two digits." placeholder:"NN"`
-	Profile   string        `help:"Profile, where the card's data does not say it (interac-cvn133, pboc-tdes)." placeholder:"NAME"`
-	CVR       string        `name:"cvr" help:"Card verification results, for pboc-tdes." placeholder:"HEX"`
-	Purpose   string        `help:"authorise (default) or advice." placeholder:"PURPOSE"`
-	ARC       string        `name:"arc" help:"Authorisation response code: make the response cryptogram by method 1. 3030 approves." placeholder:"HEX4"`
-	CSU       string        `name:"csu" help:"Card status update: make the response cryptogram by method 2. 00820000 approves." placeholder:"HEX8"`
-	PAD       string        `name:"pad" help:"Proprietary authentication data beside the card status update." placeholder:"HEX"`
-	RequestID string        `name:"request-id" help:"Name of the request in the journal; default: a random one." placeholder:"NAME"`
-	Timeout   time.Duration `help:"Time after which the verdict is UNKNOWN; default: the service's." placeholder:"DURATION"`
-	JSON      bool          `help:"Print one JSON object."`
+	Field55   *string        `name:"field55" help:"Field 55 of the authorisation request, BER-TLV." placeholder:"HEX"`
+	PAN       *string        `name:"pan" help:"Account number or token." placeholder:"DIGITS"`
+	PSN       *string        `name:"psn" help:"PAN sequence number, two digits." placeholder:"NN"`
+	Profile   *string        `help:"Profile, where the card's data does not say it (interac-cvn133, pboc-tdes)." placeholder:"NAME"`
+	CVR       *string        `name:"cvr" help:"Card verification results, for pboc-tdes." placeholder:"HEX"`
+	Purpose   *string        `help:"authorise (default) or advice." placeholder:"PURPOSE"`
+	ARC       *string        `name:"arc" help:"Authorisation response code: make the response cryptogram by method 1. 3030 approves." placeholder:"HEX4"`
+	CSU       *string        `name:"csu" help:"Card status update: make the response cryptogram by method 2. 00820000 approves." placeholder:"HEX8"`
+	PAD       *string        `name:"pad" help:"Proprietary authentication data beside the card status update." placeholder:"HEX"`
+	RequestID *string        `name:"request-id" help:"Name of the request in the journal; default: a random one." placeholder:"NAME"`
+	Timeout   *time.Duration `help:"Time after which the verdict is UNKNOWN; default: the service's." placeholder:"DURATION"`
+	JSON      bool           `help:"Print one JSON object."`
 }
 
 // Help says what scripts need.
@@ -69,18 +69,17 @@ func (c *VerifyCmd) Run(std streams, file contextFile) error {
 // input reads flags and, if asked, standard input.
 func (c *VerifyCmd) input(std streams) (verification, error) {
 	var in verifyInput
-	switch c.Input {
-	case "":
-	case "-":
+	if c.Input != nil {
+		if *c.Input != "-" {
+			return verification{}, errors.New("the only argument is \"-\": JSON on standard input")
+		}
 		if err := readInput(std.in, &in); err != nil {
 			return verification{}, err
 		}
-	default:
-		return verification{}, errors.New("the only argument is \"-\": JSON on standard input")
 	}
-	err := in.merge(verifyInput{
-		field55: c.Field55, pan: c.PAN, psn: c.PSN, profile: c.Profile, cvr: c.CVR,
-		arc: c.ARC, csu: c.CSU, pad: c.PAD, purpose: c.Purpose, requestID: c.RequestID,
+	err := in.merge(map[string]*string{
+		"field55": c.Field55, "pan": c.PAN, "psn": c.PSN, "profile": c.Profile, "cvr": c.CVR,
+		"arc": c.ARC, "csu": c.CSU, "pad": c.PAD, "purpose": c.Purpose, "request_id": c.RequestID,
 	})
 	if err != nil {
 		return verification{}, err
@@ -92,8 +91,11 @@ func (c *VerifyCmd) input(std streams) (verification, error) {
 	if err != nil {
 		return v, err
 	}
+	if c.Timeout == nil {
+		return v, nil
+	}
 	ms := c.Timeout.Milliseconds()
-	if c.Timeout < 0 || ms > 10_000 || (c.Timeout > 0 && ms == 0) {
+	if ms < 1 || ms > 10_000 {
 		return v, errors.New("timeout must be 1ms to 10s")
 	}
 	v.tap.TimeoutMs = uint32(ms)
@@ -111,7 +113,7 @@ func (c *VerifyCmd) ask(ctx context.Context, file contextFile, v verification) (
 		return answer{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout+patience)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(v.tap.GetTimeoutMs())*time.Millisecond+patience)
 	defer cancel()
 	verified, err := client.VerifyCryptogram(ctx, &tapsealv1.VerifyCryptogramRequest{Tap: v.tap})
 	if err != nil {

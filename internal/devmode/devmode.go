@@ -26,6 +26,7 @@ import (
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/phone"
 	"github.com/tapseal/tapseal/internal/server"
+	"github.com/tapseal/tapseal/internal/shell"
 	softhsmconfig "github.com/tapseal/tapseal/softhsm-config"
 )
 
@@ -169,7 +170,7 @@ func lockDir(dir string) (unlock func(), err error) {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w: %s (hint: use it with --context %s, or choose another directory)",
-				ErrInUse, dir, filepath.Join(dir, clientcontext.FileName))
+				ErrInUse, dir, shell.Quote(filepath.Join(dir, clientcontext.FileName)))
 		}
 		return nil, fmt.Errorf("locking %s: %w", dir, err)
 	}
