@@ -231,7 +231,10 @@ func (s *stream) submit(taps []*tapsealv1.Tap, in *intake) error {
 	if err != nil {
 		return err
 	}
-	if a := who.Admit(now, len(taps)); a.Taps < len(taps) {
+	a := who.Admit(now, len(taps))
+	owed := a.Taps // to the caller's limits, by this function
+	defer func() { who.Release(owed) }()
+	if a.Taps < len(taps) {
 		s.e.metrics.Limited(a.By, len(taps)-a.Taps)
 		s.refuse(taps[a.Taps:], limited(a))
 		taps = taps[:a.Taps]
@@ -239,18 +242,22 @@ func (s *stream) submit(taps []*tapsealv1.Tap, in *intake) error {
 	for len(taps) > 0 {
 		n := in.place(s.ctx, s.e, len(taps))
 		if n == 0 {
-			who.Release(len(taps))
+			who.Release(owed) // before the caller hears of it, and may try again
+			owed = 0
 			if s.ctx.Err() == nil { // else the caller has gone: nobody waits for these
 				s.refuse(taps, overloaded(s.e.patience))
 			}
 			return nil
 		}
+		owed -= n // submitChunk owes these
 		s.submitChunk(taps[:n], who, now, in)
 		taps = taps[n:]
 	}
 	return nil
 }
 
+// submitChunk takes taps, which have places, to the pool. It sees to it that
+// the places and the caller's limits get back what does not arrive there.
 func (s *stream) submitChunk(taps []*tapsealv1.Tap, who *authz.Principal, started time.Time, in *intake) {
 	placed := 0
 	defer func() { // of the refused, and after a panic
@@ -279,12 +286,13 @@ func (s *stream) submitChunk(taps []*tapsealv1.Tap, who *authz.Principal, starte
 			in.decided = append(in.decided, t)
 		}
 	}
-	placed = len(in.fresh)
 	s.countRefused(in.refused)
 	s.deliver(in.refused)
 	s.e.decided(in.decided, s)
+	placed = len(in.decided)
 	if len(in.calls) > 0 {
 		s.e.pool.Submit(in.calls...)
+		placed += len(in.calls)
 	}
 }
 

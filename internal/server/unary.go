@@ -66,7 +66,7 @@ func (s *service) one(ctx context.Context, m *tapsealv1.Tap, method audit.Method
 		return err
 	}
 	submitted := false
-	defer func() { // also when Prepare panics
+	defer func() { // also when Prepare or submitOne panics
 		if !submitted {
 			e.gate.release(1)
 			who.Release(1)
@@ -79,8 +79,8 @@ func (s *service) one(ctx context.Context, m *tapsealv1.Tap, method audit.Method
 		e.metrics.Refused(status.Code(err))
 		return err
 	}
-	submitted = true
 	e.submitOne(t)
+	submitted = true // the pool or the journal has it, and releases it
 	if e.await(t) {
 		answer(t)
 		e.put(t)
