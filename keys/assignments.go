@@ -4,10 +4,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/internal/protectedfile"
 	"github.com/tapseal/tapseal/internal/strictyaml"
 )
 
@@ -74,17 +74,36 @@ type ResolveError struct {
 
 func (e *ResolveError) Error() string { return e.Field + ": " + e.Problem }
 
-// LoadAssignments reads and checks an assignments file.
+// maxFileBytes bounds what is read of an assignments file or a manifest.
+const maxFileBytes = 64 << 20
+
+// LoadAssignments reads and checks an assignments file. It must be a regular
+// file that belongs to root or to this process's user and that nobody else can
+// write: who can edit it decides which key a PAN belongs to.
 func LoadAssignments(path string) (*Assignments, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	data, err := readFile(path, "assignments")
 	if err != nil {
-		return nil, fmt.Errorf("reading assignments: %w", err)
+		return nil, err
 	}
 	a, err := ParseAssignments(data)
 	if err != nil {
 		return nil, fmt.Errorf("assignments %s: %w", path, err)
 	}
 	return a, nil
+}
+
+// readFile reads a file that only root and this process's user can change.
+func readFile(path, what string) ([]byte, error) {
+	data, open, err := protectedfile.Read(path, maxFileBytes)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading %s: %w", what, err)
+	case open != nil:
+		return nil, fmt.Errorf("%s %s: %w", what, path, open)
+	case len(data) > maxFileBytes:
+		return nil, fmt.Errorf("%s %s: is longer than %d bytes", what, path, maxFileBytes)
+	}
+	return data, nil
 }
 
 // ParseAssignments reads assignments from strict YAML. Overlapping ranges are

@@ -3,7 +3,6 @@ package keys
 import (
 	"encoding/hex"
 	"fmt"
-	"os"
 	"regexp"
 
 	"go.yaml.in/yaml/v3"
@@ -36,11 +35,13 @@ type versionFile struct {
 // nameRule bounds the names that appear in answers, metrics and records.
 var nameRule = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// LoadManifest reads and checks a manifest file.
+// LoadManifest reads and checks a manifest file. It must be a regular file that
+// belongs to root or to this process's user and that nobody else can write: who
+// can edit it decides what a key may serve.
 func LoadManifest(path string) (*Manifest, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	data, err := readFile(path, "key manifest")
 	if err != nil {
-		return nil, fmt.Errorf("reading key manifest: %w", err)
+		return nil, err
 	}
 	m, err := ParseManifest(data)
 	if err != nil {

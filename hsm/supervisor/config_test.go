@@ -69,6 +69,7 @@ func TestValidateNamesTheKey(t *testing.T) {
 		{"manifest", func(_ *testing.T, r *rig) { r.c.Manifest = r.path("nothing") }},
 		{"manifest", func(_ *testing.T, r *rig) { r.write("manifest.yaml", "deployment: x\nkey_sets: []\n") }},
 		{"manifest", func(t *testing.T, r *rig) { chmod(t, r.path("manifest.yaml"), 0o666) }},
+		{"manifest", func(t *testing.T, r *rig) { chmod(t, r.path("manifest.yaml"), 0o620) }},
 		{"socket_dir", func(t *testing.T, r *rig) { mkdir(t, r.c.SocketDir, 0o755) }},
 		{"socket_dir", func(_ *testing.T, r *rig) { r.c.SocketDir = r.path(strings.Repeat("x", 100)) }},
 		{"state_dir", func(t *testing.T, r *rig) { mkdir(t, r.c.StateDir, 0o770) }},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/internal/protectedfile"
 	"github.com/tapseal/tapseal/internal/secret"
 	"github.com/tapseal/tapseal/keys"
 )
@@ -117,22 +118,22 @@ func (c *Config) checkPINSource() []Problem {
 	return nil
 }
 
+// maxManifestBytes bounds what is read of a manifest.
+const maxManifestBytes = 64 << 20
+
 // readManifest reads the manifest and gives its YAML for the workers.
 func (c *Config) readManifest() ([]byte, error) {
 	if c.Manifest == "" {
 		return nil, fmt.Errorf("is required")
 	}
-	info, err := os.Stat(c.Manifest)
-	if err != nil {
+	data, open, err := protectedfile.Read(c.Manifest, maxManifestBytes)
+	switch {
+	case err != nil:
 		return nil, withoutPath(err)
-	}
-	// Whoever writes the manifest decides what a key may serve.
-	if info.Mode().Perm()&0o002 != 0 {
-		return nil, fmt.Errorf("anybody may write it: mode is %04o", info.Mode().Perm())
-	}
-	data, err := os.ReadFile(c.Manifest)
-	if err != nil {
-		return nil, withoutPath(err)
+	case open != nil: // whoever writes the manifest decides what a key may serve
+		return nil, open
+	case len(data) > maxManifestBytes:
+		return nil, fmt.Errorf("is longer than %d bytes", maxManifestBytes)
 	}
 	m, err := keys.ParseManifest(data)
 	if err != nil {

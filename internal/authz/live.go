@@ -3,13 +3,12 @@ package authz
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"github.com/tapseal/tapseal/internal/protectedfile"
 )
 
 // Live holds the policy in force. Reading is one atomic load; a reload replaces
@@ -143,7 +142,7 @@ func Review(file string) (*Policy, []Fault, error) {
 
 // read reads and compiles a file; open says how others can change it.
 func read(file string) (p *Policy, open, err error) {
-	data, open, err := readFile(file)
+	data, open, err := protectedfile.Read(file, MaxPolicyBytes)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading policy: %w", err)
 	}
@@ -151,37 +150,6 @@ func read(file string) (p *Policy, open, err error) {
 		return nil, nil, fmt.Errorf("policy %s: %w", file, err)
 	}
 	return p, open, nil
-}
-
-func readFile(file string) (data []byte, open, err error) {
-	// Without waiting for a writer, should it be a pipe.
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s: is not a regular file", file)
-	}
-	data, err = io.ReadAll(io.LimitReader(f, MaxPolicyBytes+1))
-	return data, protected(info), err
-}
-
-func protected(info os.FileInfo) error {
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !ok:
-		return errors.New("has no owner that could be checked")
-	case owner.Uid != 0 && int64(owner.Uid) != int64(os.Geteuid()):
-		return errors.New("belongs to another user: it must be root's or this user's")
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("can be written by others (mode %04o): chmod go-w", info.Mode().Perm())
-	}
-	return nil
 }
 
 // A Caller follows one identity through reloads. It is for one goroutine; copy
