@@ -14,10 +14,15 @@ import (
 // recordWithin bounds the wait for an act's record.
 const recordWithin = 5 * time.Second
 
-var errActNotRecorded = errors.New("the act could not be recorded in the journal")
+var (
+	errActNotRecorded = errors.New("the act could not be recorded in the journal")
+	// errOutcomeNotRecorded is not a failure of the act: it was done.
+	errOutcomeNotRecorded = errors.New("the act was done, but its outcome could not be recorded in the journal")
+)
 
 // act does something that changes the service, between its two records in the
-// journal: no record, no act. detail is what there is to say of a success.
+// journal: no record, no act. detail is what there is to say of a success. The
+// act was done if there is no error, or errOutcomeNotRecorded.
 func act(ctx context.Context, j *audit.Journal, r audit.Record, do func(context.Context) (detail string, err error)) error {
 	r.RequestID, r.Outcome = "act-"+strings.ToLower(rand.Text()), audit.OutcomeIntended
 	if err := recordAct(ctx, j, r); err != nil {
@@ -30,11 +35,18 @@ func act(ctx context.Context, j *audit.Journal, r audit.Record, do func(context.
 	if failure != nil {
 		r.Outcome, r.Detail = audit.OutcomeFailed, fit(failure.Error())
 	}
-	if err := recordAct(ctx, j, r); err != nil {
-		return errors.Join(failure, fmt.Errorf("the act is over, but its outcome could not be recorded: %w", err))
+	err := recordAct(ctx, j, r)
+	switch {
+	case err == nil:
+		return failure
+	case failure != nil:
+		return fmt.Errorf("%w; that could not be recorded in the journal: %w", failure, err)
 	}
-	return failure
+	return fmt.Errorf("%w: %w", errOutcomeNotRecorded, err)
 }
+
+// wasDone reports whether the act was done that act returned err for.
+func wasDone(err error) bool { return err == nil || errors.Is(err, errOutcomeNotRecorded) }
 
 func recordAct(ctx context.Context, j *audit.Journal, r audit.Record) error {
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)

@@ -190,7 +190,12 @@ func (a *administration) RecycleWorkers(ctx context.Context, m *tapsealv1.Recycl
 		defer cancel()
 		return "the supervisor has begun", supervisor.QueryRecycle(ctx, a.sockets)
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+	case wasDone(err):
+		a.e.log.Error("workers are recycled, but that is not recorded", "error", err.Error())
+		return nil, actError(err)
+	default:
 		a.e.log.Warn("workers were not recycled", "error", err.Error())
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
@@ -222,6 +227,9 @@ func (a *administration) ReloadPolicy(ctx context.Context, m *tapsealv1.ReloadPo
 		change, err = a.keeper.load(ctx, r, func() (authz.Change, error) { return live.LoadReviewed(file, reviewed) })
 	}
 	if err != nil {
+		if wasDone(err) && r.Action != audit.ActionTryPolicy {
+			err = fmt.Errorf("policy %s is in force: %w", change.After, err)
+		}
 		return nil, actError(err)
 	}
 	out := &tapsealv1.ReloadPolicyResponse{
@@ -236,8 +244,13 @@ func (a *administration) ReloadPolicy(ctx context.Context, m *tapsealv1.ReloadPo
 	return out, nil
 }
 
+// actError is the status of an act that did not go through. One that was done
+// is not UNAVAILABLE: a client must not take it for one to be repeated.
 func actError(err error) error {
-	if errors.Is(err, errActNotRecorded) {
+	switch {
+	case errors.Is(err, errOutcomeNotRecorded):
+		return status.Error(codes.Internal, err.Error())
+	case errors.Is(err, errActNotRecorded):
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	return status.Error(codes.FailedPrecondition, err.Error())

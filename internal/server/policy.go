@@ -34,15 +34,28 @@ func (k *keeper) begin(ctx context.Context) error {
 	return err
 }
 
-// reload is what SIGHUP does: a file with a fault changes nothing.
+// reload is what SIGHUP does: a file with a fault changes nothing. The file is
+// read before the act, so that the journal has its digest before it is in
+// force, and in force comes that one and no other.
 func (k *keeper) reload(ctx context.Context) {
-	_, err := k.load(ctx, audit.Record{Reason: "SIGHUP"}, func() (authz.Change, error) { return k.live.Load(k.file) })
-	if err != nil {
+	r := audit.Record{Reason: "SIGHUP"}
+	next, fault := k.live.Try(k.file)
+	if fault == nil {
+		r.Subject = next.After.String()
+	}
+	_, err := k.load(ctx, r, func() (authz.Change, error) {
+		if fault != nil {
+			return authz.Change{}, fault
+		}
+		return k.live.LoadReviewed(k.file, next.After)
+	})
+	if !wasDone(err) {
 		k.log.Error("the policy stays as it is", "error", err.Error())
 	}
 }
 
-// load does the act of putting a policy in force. r says who does it.
+// load does the act of putting a policy in force. r says who does it, and which
+// policy. After errOutcomeNotRecorded the policy is in force.
 func (k *keeper) load(ctx context.Context, r audit.Record, do func() (authz.Change, error)) (change authz.Change, err error) {
 	r.Action = audit.ActionReloadPolicy
 	err = act(ctx, k.journal, r, func(context.Context) (string, error) {
@@ -50,9 +63,12 @@ func (k *keeper) load(ctx context.Context, r audit.Record, do func() (authz.Chan
 		change, err = do()
 		return told(&change), err
 	})
-	k.metrics.PolicyLoaded(err == nil)
-	if err == nil {
+	k.metrics.PolicyLoaded(wasDone(err))
+	switch {
+	case err == nil:
 		k.log.Info("policy in force", "digest", change.After.String(), "changes", len(change.Lines))
+	case wasDone(err):
+		k.log.Error("policy in force, but not recorded", "digest", change.After.String(), "changes", len(change.Lines), "error", err.Error())
 	}
 	return change, err
 }
