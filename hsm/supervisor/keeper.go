@@ -120,12 +120,13 @@ func (k *pinKeeper) answer() (userPIN, error) {
 	return k.kept.clone(), nil
 }
 
-// forget wipes the PIN: the token refused it.
+// forget wipes the PIN: the token refused it. No question may begin between
+// the two halves, or the source would give it once more.
 func (k *pinKeeper) forget() {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.kept.Wipe()
 	k.kept, k.refused = userPIN{}, k.asking != nil
-	k.mu.Unlock()
 	k.source.Forget()
 }
 

@@ -56,8 +56,9 @@ func (c PINConfig) maxAge() time.Duration {
 }
 
 // PIN reads the user PIN of the token from Vault before each login, and keeps
-// the last one for the time that Vault cannot give it: away, or this identity
-// lost or without the right. A PIN that was deleted in Vault is forgotten here.
+// the last one for the time that Vault cannot give it: away, not found, or this
+// identity lost or without the right. Only a version of which the engine says
+// that it was deleted or destroyed is forgotten here.
 type PIN struct {
 	vault  *Vault
 	config PINConfig
@@ -69,6 +70,7 @@ type PIN struct {
 	mu      sync.Mutex // guards what follows
 	kept    secret.Secret
 	version string // of kept
+	forgets uint64 // how often it was forgotten: an older answer is not kept
 	readAt  time.Time
 	failed  time.Time
 	problem error
@@ -101,8 +103,9 @@ func (p *PIN) Read(ctx context.Context) (pin secret.Secret, version string, err 
 	if p.resting() {
 		return p.fromKept()
 	}
+	forgets := p.forgotten()
 	if pin, version, err = p.ask(ctx); err == nil {
-		return p.keep(pin, version), version, nil
+		return p.keep(pin, version, forgets), version, nil
 	}
 	p.note(err)
 	return p.fromKept()
@@ -115,11 +118,19 @@ func (p *PIN) Status() (readAt time.Time, problem error) {
 	return p.readAt, p.problem
 }
 
-// Close forgets the PIN.
+// Close forgets the PIN, also one that is on its way here: the token may have
+// refused just that one. The next question asks Vault again.
 func (p *PIN) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forgets++
 	p.kept.Wipe()
+}
+
+func (p *PIN) forgotten() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.forgets
 }
 
 func (p *PIN) resting() bool {
@@ -148,12 +159,28 @@ func (p *PIN) versionOf(s *api.Secret) string {
 
 func (p *PIN) path() string { return p.config.Mount + "/data/" + p.config.Path }
 
+// errPINDeleted means that Vault's engine itself says that somebody deleted or
+// destroyed the newest version.
+var errPINDeleted = fmt.Errorf("%w: the version was deleted", ErrNotFound)
+
 func pinOf(s *api.Secret) (secret.Secret, error) {
 	data, _ := s.Data["data"].(map[string]any)
-	if data == nil {
-		return secret.Secret{}, fmt.Errorf("%w: the version was deleted", ErrNotFound)
+	switch {
+	case data != nil:
+		return parsePIN(data[pinField])
+	case deleted(s):
+		return secret.Secret{}, errPINDeleted
 	}
-	return parsePIN(data[pinField])
+	return secret.Secret{}, fmt.Errorf("%w: the answer has no data, and does not say that it was deleted", ErrNotFound)
+}
+
+// deleted looks for what KV version 2 alone says, with its 404. A plain 404 may
+// come from any box on the way, or for an engine that is not mounted.
+func deleted(s *api.Secret) bool {
+	about, _ := s.Data["metadata"].(map[string]any)
+	at, _ := about["deletion_time"].(string)
+	destroyed, _ := about["destroyed"].(bool)
+	return at != "" || destroyed
 }
 
 func parsePIN(value any) (secret.Secret, error) {
@@ -170,11 +197,14 @@ func parsePIN(value any) (secret.Secret, error) {
 	return secret.New(b), nil
 }
 
-func (p *PIN) keep(pin secret.Secret, version string) secret.Secret {
+// keep keeps an answer, unless the PIN was forgotten after the question.
+func (p *PIN) keep(pin secret.Secret, version string, forgets uint64) secret.Secret {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.kept.Wipe()
-	p.kept, p.version = pin.Clone(), version
+	if p.forgets == forgets {
+		p.kept.Wipe()
+		p.kept, p.version = pin.Clone(), version
+	}
 	p.readAt = p.clock.Now()
 	if p.problem != nil {
 		p.log.Info("the PIN can be read from vault again")
@@ -185,14 +215,15 @@ func (p *PIN) keep(pin secret.Secret, version string) secret.Secret {
 
 // note remembers why the PIN could not be read. A deleted PIN is a decision
 // that was taken about the PIN itself, so the kept one goes as well. A denied
-// one is not: a running service goes on while its PIN is good.
+// one is not, nor is one that is not found: a running service goes on while its
+// PIN is good.
 func (p *PIN) note(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.problem == nil {
 		p.log.Warn("the PIN cannot be read from vault", "error", err, "kept", !p.kept.IsZero())
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, errPINDeleted) {
 		p.kept.Wipe()
 	}
 	p.problem, p.failed = err, p.clock.Now()
