@@ -19,6 +19,8 @@ import (
 // maxTokenBytes bounds a token or wrapping token file.
 const maxTokenBytes = 4096
 
+const lookupSelf = "auth/token/lookup-self"
+
 // errTokenEnded means that the kept token is good for nothing any more.
 var errTokenEnded = errors.New("the kept token has ended")
 
@@ -47,8 +49,7 @@ func (v *Vault) takeUpToken(ctx context.Context) error {
 		return fmt.Errorf("token_file: %w", err)
 	}
 	defer token.Wipe()
-	v.setToken(token)
-	self, err := v.lookUpSelf(ctx)
+	self, err := v.lookAt(ctx, token)
 	if errors.Is(err, ErrDenied) {
 		return errTokenEnded
 	}
@@ -56,11 +57,19 @@ func (v *Vault) takeUpToken(ctx context.Context) error {
 		return err
 	}
 	if err := v.checkOwn(self); err != nil {
-		v.conn.api.ClearToken()
 		return err
 	}
+	v.setToken(token)
 	v.nowLoggedIn(tokenTTL(self))
 	return nil
+}
+
+// lookAt asks at the door what a token is: no request of the service can go out
+// with it before it was checked, whatever becomes of the question.
+func (v *Vault) lookAt(ctx context.Context, token secret.Secret) (*api.Secret, error) {
+	token.Use(func(b []byte) { v.door.api.SetToken(string(b)) })
+	defer v.door.api.ClearToken()
+	return v.door.read(ctx, lookupSelf)
 }
 
 func (v *Vault) setToken(token secret.Secret) {
@@ -68,7 +77,7 @@ func (v *Vault) setToken(token secret.Secret) {
 }
 
 func (v *Vault) lookUpSelf(ctx context.Context) (*api.Secret, error) {
-	return v.conn.read(ctx, "auth/token/lookup-self")
+	return v.conn.read(ctx, lookupSelf)
 }
 
 // checkOwn refuses a token that this role did not get: an administrator's

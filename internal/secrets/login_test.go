@@ -3,9 +3,11 @@ package secrets
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tapseal/tapseal/internal/secret"
@@ -174,5 +176,48 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 	wantPIN(t, newPIN(t, v), plantedPIN)
 	if v.conn.api.Token() == s.root || v.door.api.Token() != "" {
 		t.Error("a token came from the environment")
+	}
+}
+
+// A token whose owner could not be asked about is never used: not by the login
+// that failed, and not by the next request.
+func TestUncheckedTokenIsNotUsed(t *testing.T) {
+	r, f := runBehind(t)
+	if err := secret.WriteFile(r.config.TokenFile, secret.New([]byte(r.s.root))); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	asked, used := 0, 0
+	f.set(func(w http.ResponseWriter, q *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		ours := q.Header.Get("X-Vault-Token") != r.s.root
+		switch lookup := strings.HasSuffix(q.URL.Path, lookupSelf); {
+		case ours: // the token has ended
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		case lookup && asked == 0:
+			asked++
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		case !lookup:
+			used++
+		}
+		return false
+	})
+	if _, err := r.vault.read(context.Background(), "tapseal/data/hsm/pin"); !errors.Is(err, ErrAway) {
+		t.Errorf("error %v", err)
+	}
+	_, err := r.vault.read(context.Background(), "tapseal/data/hsm/pin")
+	if err == nil || !strings.Contains(err.Error(), "did not come from auth/approle/login") {
+		t.Errorf("error %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if asked != 1 || used != 0 {
+		t.Errorf("asked %d times, used %d times", asked, used)
+	}
+	if r.vault.conn.api.Token() == r.s.root || r.vault.door.api.Token() != "" {
+		t.Error("the unchecked token is kept")
 	}
 }

@@ -60,8 +60,8 @@ type Vault struct {
 	config Config
 	log    *slog.Logger
 	clock  Clock
-	conn   *connection // has the token
-	door   *connection // logs in; never has the standing token
+	conn   *connection // has the token, once it was checked
+	door   *connection // logs in; has a token only while that is looked at
 
 	login sync.Mutex // one login at a time
 
