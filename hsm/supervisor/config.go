@@ -34,7 +34,7 @@ type Config struct {
 	ModuleArgs   string            `yaml:"module_args,omitempty"`    // initialisation string, for NSS softokn
 	TokenLabel   string            `yaml:"token_label,omitempty"`    // label of the token; label or serial is required
 	TokenSerial  string            `yaml:"token_serial,omitempty"`   // serial number of the token
-	Environment  map[string]string `yaml:"environment,omitempty"`    // the whole environment of the workers
+	Environment  map[string]string `yaml:"environment,omitempty"`    // the whole environment of the workers; no LD_*, GODEBUG, GOTRACEBACK
 	ModuleSHA256 string            `yaml:"module_sha256"`            // hash of the module's file, hexadecimal; another file is refused
 	PINFile      string            `yaml:"pin_file,omitempty"`       // user PIN; mode 0600 or less, own file. This or vault is required
 	Vault        *Vault            `yaml:"vault,omitempty"`          // where the user PIN is instead
@@ -47,7 +47,7 @@ type Config struct {
 	StuckAfterMS uint32            `yaml:"stuck_after_ms,omitempty"` // a worker that long in one call into the module is killed, 0 is 1000
 	DaemonUID    *uint32           `yaml:"daemon_uid,omitempty"`     // user id of tapseald, default own user id
 	GuessLimit   GuessLimit        `yaml:"guess_limit,omitempty"`    // mismatches for one key and subject
-	Metrics      string            `yaml:"metrics_listen,omitempty"` // host:port for Prometheus, default none
+	Metrics      string            `yaml:"metrics_listen,omitempty"` // loopback host:port for Prometheus, default none
 }
 
 // GuessLimit bounds wrong cryptograms for one key and one PAN in each worker.

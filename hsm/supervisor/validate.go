@@ -1,13 +1,16 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -48,9 +51,7 @@ func (c *Config) Validate() []Problem {
 		add("token_label", fmt.Errorf("token_label or token_serial is required"))
 	}
 	for name := range c.Environment {
-		if !environmentName.MatchString(name) {
-			add("environment", fmt.Errorf("%q is no name of an environment variable", name))
-		}
+		add("environment", checkEnvironmentName(name))
 	}
 	found = append(found, c.checkPINSource()...)
 	_, err := c.readManifest()
@@ -70,11 +71,38 @@ func (c *Config) validateNumbers() []Problem {
 		found = append(found, Problem{"stuck_after_ms", fmt.Sprintf("must be at least %d", least/time.Millisecond)})
 	}
 	if c.Metrics != "" {
-		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
-			found = append(found, Problem{"metrics_listen", "must be host:port"})
+		if err := checkMetricsListen(c.Metrics); err != nil {
+			found = append(found, Problem{"metrics_listen", err.Error()})
 		}
 	}
 	return found
+}
+
+// checkMetricsListen refuses what the network could reach: this process holds
+// the PIN, and the page is plain HTTP without a question who asks. A name could
+// be resolved to something else.
+func checkMetricsListen(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("must be host:port")
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.Unmap().IsLoopback() {
+		return errors.New("must be a loopback address in figures, such as 127.0.0.1:9444 or [::1]:9444: it is plain HTTP in the process that holds the PIN")
+	}
+	return nil
+}
+
+// checkEnvironmentName refuses, beside what is no name, the variables that make
+// the dynamic loader or Go's runtime run or show something else in a worker:
+// the module is pinned by its hash, and what is loaded before it is not.
+func checkEnvironmentName(name string) error {
+	switch {
+	case !environmentName.MatchString(name):
+		return fmt.Errorf("%q is no name of an environment variable", name)
+	case strings.HasPrefix(name, "LD_"), name == "GODEBUG", name == "GOTRACEBACK":
+		return fmt.Errorf("%s is refused: it changes what the dynamic loader or the Go runtime does in a worker", name)
+	}
+	return nil
 }
 
 // checkModule asks what each worker asks again before it loads the module.
