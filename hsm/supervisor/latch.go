@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,7 +50,8 @@ func (l latch) clear() error {
 }
 
 // Unlock allows logins again. Without yes it only says what it would do. The
-// second result is false if nothing is latched.
+// second result is false if nothing is latched. It waits for a login that is
+// under way, in whatever process: the tries are written by that one then.
 func Unlock(c *Config, yes bool) (LatchRecord, bool, error) {
 	if c.StateDir == "" {
 		return LatchRecord{}, false, Problem{"state_dir", "is required"}
@@ -58,6 +60,16 @@ func Unlock(c *Config, yes bool) (LatchRecord, bool, error) {
 	r, stopped := l.read()
 	if !stopped || !yes {
 		return r, stopped, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*startLimit)
+	defer cancel()
+	lock, err := waitLock(ctx, loginLock(c.StateDir))
+	if err != nil {
+		return r, true, fmt.Errorf("waiting for the login under way: %w", err)
+	}
+	defer lock.Close()                   //nolint:errcheck // ends the lock
+	if r, stopped = l.read(); !stopped { // another unlock was faster
+		return r, false, nil
 	}
 	if err := newTries(c).forget(); err != nil {
 		return r, true, fmt.Errorf("forgetting earlier logins: %w", err)

@@ -69,7 +69,7 @@ type login struct {
 // the source, also when it fails.
 func newLogins(c *Config, source pinSource, log *slog.Logger) (*logins, error) {
 	l := &logins{
-		latch: newLatch(c.StateDir), tries: newTries(c), lockPath: filepath.Join(c.StateDir, "login.lock"), keeper: newKeeper(source),
+		latch: newLatch(c.StateDir), tries: newTries(c), lockPath: loginLock(c.StateDir), keeper: newKeeper(source),
 		log: log, turn: make(chan struct{}, 1), counts: map[string]uint64{}, changed: make(chan struct{}),
 	}
 	if err := l.prepare(c.StateDir); err != nil {
@@ -90,6 +90,9 @@ func newLogins(c *Config, source pinSource, log *slog.Logger) (*logins, error) {
 	}
 	return l, nil
 }
+
+// loginLock is the file whose lock is held by who logs in or changes the tries.
+func loginLock(stateDir string) string { return filepath.Join(stateDir, "login.lock") }
 
 // prepare waits for a login of another process: that one may be writing.
 func (l *logins) prepare(stateDir string) error {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
 )
@@ -133,6 +134,44 @@ func TestUnlockForgetsLogins(t *testing.T) {
 		if _, err := newTestLogins(t, r).begin("some version"); (err == nil) != (n < maxUnknownLogins) {
 			t.Errorf("login %d after the unlock: %v", n, err)
 		}
+	}
+}
+
+// The tries are changed under the login lock only: a login of another process
+// must not write its count over the unlock's.
+func TestUnlockWaitsForALogin(t *testing.T) {
+	r := newStateRig(t)
+	if err := newLatch(r.c.StateDir).set(LatchRecord{Time: time.Now(), Reason: reasonUnknown}); err != nil {
+		t.Fatal(err)
+	}
+	if err := newTries(r.c).setUnknown(1); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := tryLock(loginLock(r.c.StateDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, stopped, err := Unlock(r.c, false); err != nil || !stopped {
+		t.Errorf("a dry unlock waits: %v, %v", stopped, err)
+	}
+	done := make(chan error, 1)
+	go func() { _, _, err := Unlock(r.c, true); done <- err }()
+	select {
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(10 * lockRetry):
+	}
+	if !r.stateFile(latchName) || !r.stateFile(inProgressName) {
+		t.Error("it changed the state during a login")
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if r.stateFile(latchName) || r.stateFile(inProgressName) {
+		t.Error("it did not unlock")
 	}
 }
 
