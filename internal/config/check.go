@@ -121,7 +121,7 @@ func (d *Daemon) checkNumbers(add func(key, problem string)) {
 		{"limits.gc_percent", l.GCPercent, minGCPercent, maxGCPercent},
 		{"limits.memory_limit_mib", l.MemoryLimitMiB, minMemoryLimitMiB, maxMemoryLimitMiB},
 		{"limits.connection_age_sec", l.ConnectionAgeSec, 0, 1 << 30},
-		{"limits.idle_connection_sec", l.IdleSec, 0, 1 << 30},
+		{"limits.idle_connection_sec", l.IdleSec, 1, 1 << 30},
 	} {
 		if v.n < v.min || v.n > v.max {
 			add(v.key, fmt.Sprintf("must be %d to %d, is %d", v.min, v.max, v.n))

@@ -26,6 +26,7 @@ const (
 	DefaultTapsPerStream  = 1024    // hides 50 ms at 20,000 a second
 	DefaultTapsInFlight   = 8192    // about 8 MB of requests
 	DefaultRefreshSec     = 30      // how long a revoked certificate may go on
+	DefaultIdleSec        = 900     // a connection nobody uses holds a place; opening one again costs a handshake
 	DefaultGCPercent      = 100     // the Go runtime's own
 	DefaultMemoryLimitMiB = 64      // the collector works harder near it, so that the process stays below 80 MB
 )
@@ -122,7 +123,7 @@ type Limits struct {
 	GCPercent        int `yaml:"gc_percent,omitempty"`          // growth of the Go heap between collections
 	MemoryLimitMiB   int `yaml:"memory_limit_mib,omitempty"`    // soft limit of the Go runtime's memory
 	ConnectionAgeSec int `yaml:"connection_age_sec,omitempty"`  // seconds after which a connection is asked to go; 0 is never
-	IdleSec          int `yaml:"idle_connection_sec,omitempty"` // seconds after which an unused connection is closed; 0 is never
+	IdleSec          int `yaml:"idle_connection_sec,omitempty"` // seconds after which an unused connection is closed
 }
 
 // LoadDaemon reads, completes and checks the file at path. The error names the
@@ -197,6 +198,7 @@ func (d *Daemon) Complete() {
 		{&l.TapsInStream, DefaultTapsPerStream},
 		{&l.TapsInFlight, DefaultTapsInFlight},
 		{&l.GCPercent, DefaultGCPercent},
+		{&l.IdleSec, DefaultIdleSec},
 		{&l.MemoryLimitMiB, DefaultMemoryLimitMiB},
 	} {
 		if *v.field == 0 {
