@@ -245,7 +245,7 @@ func badClients(t *testing.T, r *rig, p *pki, root, other, revoking *authority) 
 	critical := func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
 	}
-	const handshake, call = codes.Unavailable, codes.Unauthenticated
+	const handshake = codes.Unavailable
 	return map[string]presented{
 		"no certificate":      {show(noCert), handshake},
 		"garbage":             {show(garbage), handshake},
@@ -284,17 +284,20 @@ func badClients(t *testing.T, r *rig, p *pki, root, other, revoking *authority) 
 		"TLS 1.1":                   {oldTLS(tls.VersionTLS11), handshake},
 		"TLS 1.0":                   {oldTLS(tls.VersionTLS10), handshake},
 		"no TLS":                    {insecure.NewCredentials(), handshake},
-		"no URI name":               {change(uris()), call},
-		"DNS name only":             {change(func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"gateway.test"} }), call},
-		"common name only":          {change(func(c *x509.Certificate) { c.URIs, c.Subject.CommonName = nil, callerURI }), call},
-		"two URI names":             {change(uris(callerURI, operatorURI)), call},
-		"one URI name twice":        {change(uris(callerURI, callerURI)), call},
-		"unknown principal":         {change(uris("spiffe://test/nobody")), call},
-		"other case":                {change(uris("spiffe://test/Terminal-Gateway")), call},
-		"escaped spelling":          {change(uris("spiffe://test/terminal%2Dgateway")), call},
-		"longer name":               {change(uris(callerURI + "/x")), call},
-		"only the trust domain":     {change(uris("spiffe://test")), call},
-		"a person":                  {change(uris(operatorURI)), codes.PermissionDenied},
+		"no URI name":               {change(uris()), handshake},
+		"DNS name only":             {change(func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"gateway.test"} }), handshake},
+		"common name only":          {change(func(c *x509.Certificate) { c.URIs, c.Subject.CommonName = nil, callerURI }), handshake},
+		"two URI names":             {change(uris(callerURI, operatorURI)), handshake},
+		"one URI name twice":        {change(uris(callerURI, callerURI)), handshake},
+		"unknown principal":         {change(uris("spiffe://test/nobody")), handshake},
+		"other case":                {change(uris("spiffe://test/Terminal-Gateway")), handshake},
+		"escaped spelling":          {change(uris("spiffe://test/terminal%2Dgateway")), handshake},
+		"longer name":               {change(uris(callerURI + "/x")), handshake},
+		"only the trust domain":     {change(uris("spiffe://test")), handshake},
+		"scheme in capitals": {change(func(c *x509.Certificate) {
+			c.URIs, c.ExtraExtensions = nil, alternativeNames(t, "SPIFFE"+callerURI[len("spiffe"):])
+		}), handshake},
+		"a person": {change(uris(operatorURI)), codes.PermissionDenied},
 	}
 }
 

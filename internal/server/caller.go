@@ -27,18 +27,36 @@ type callerKey struct{}
 type porter struct {
 	live    *authz.Live
 	refused func(codes.Code)
+	log     *rationed
 }
 
 // admit is gRPC's first look at a call. Its context carries the caller.
 func (p *porter) admit(ctx context.Context, info *grpctap.Info) (context.Context, error) {
 	c, err := p.caller(ctx, info.FullMethodName)
+	if err == nil {
+		_, err = c.principal(time.Now())
+	}
 	if err != nil {
 		p.refused(status.Code(err))
+		p.trace(c, status.Code(err))
 		return ctx, err
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
+// trace logs who was refused what: somebody with a good certificate who tries
+// what he may not is worth a look. A method that nobody knows is "none", since
+// its name is the caller's own text.
+func (p *porter) trace(c *caller, code codes.Code) {
+	if c == nil || c.id.uri == "" {
+		return
+	}
+	method := c.method.String()
+	p.log.warn("call|"+c.id.uri+"|"+method+"|"+code.String(), "a call was refused",
+		"caller", c.id.uri, "method", method, "code", code.String())
+}
+
+// caller is who calls what, also if he may not.
 func (p *porter) caller(ctx context.Context, fullMethod string) (*caller, error) {
 	from, ok := peer.FromContext(ctx)
 	if !ok {
@@ -49,12 +67,9 @@ func (p *porter) caller(ctx context.Context, fullMethod string) (*caller, error)
 		return nil, errNoCaller
 	}
 	method, ok := authz.MethodByName(fullMethod)
-	if !ok {
-		return nil, errNotAllowed // deny by default, also what nobody knows
-	}
 	c := &caller{id: info.id, view: p.live.Caller(info.id.uri), method: method}
-	if _, err := c.principal(time.Now()); err != nil {
-		return nil, err
+	if !ok {
+		return c, errNotAllowed // deny by default, also what nobody knows
 	}
 	return c, nil
 }

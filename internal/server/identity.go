@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
@@ -74,10 +75,46 @@ func uriName(c *x509.Certificate) (string, error) {
 		return "", fmt.Errorf("the client certificate has %d URI names, and must have one", len(c.URIs))
 	}
 	uri := c.URIs[0].String()
+	// A URI is read into parts and put together again, which can give two
+	// spellings (of the scheme's case, say) one name. Only the bytes that the
+	// authority signed are a name.
+	if written, err := writtenURI(c); err != nil || written != uri {
+		return "", errors.New("the URI name of the client certificate is not in its normal spelling")
+	}
 	if err := authz.CheckIdentity(uri); err != nil {
 		return "", fmt.Errorf("the URI name of the client certificate %w", err)
 	}
 	return uri, nil
+}
+
+// Of a certificate's extensions: RFC 5280, section 4.2.1.6.
+const (
+	subjectAltName = "2.5.29.17"
+	tagURI         = 6 // uniformResourceIdentifier [6] IA5String
+)
+
+// writtenURI is the one URI among the certificate's alternative names, byte by
+// byte as it is in there.
+func writtenURI(c *x509.Certificate) (string, error) {
+	var found []string
+	for _, e := range c.Extensions {
+		if e.Id.String() != subjectAltName {
+			continue
+		}
+		var names []asn1.RawValue
+		if rest, err := asn1.Unmarshal(e.Value, &names); err != nil || len(rest) != 0 {
+			return "", errors.New("the alternative names are malformed")
+		}
+		for _, n := range names {
+			if n.Class == asn1.ClassContextSpecific && n.Tag == tagURI {
+				found = append(found, string(n.Bytes))
+			}
+		}
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("%d URI names are written", len(found))
+	}
+	return found[0], nil
 }
 
 // standing reports why the certificate is good for nothing now: what was right

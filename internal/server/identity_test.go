@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"strings"
 	"testing"
 
@@ -51,9 +52,9 @@ func TestWhoMayCallAndUnderWhichName(t *testing.T) {
 		"of another authority":    {r.clientTLS("stranger"), codes.Unavailable},
 		"server's own as client":  {r.clientTLS("server"), codes.Unavailable},
 		"TLS 1.2":                 {old, codes.Unavailable},
-		"certificate with nobody": {r.clientTLS("nameless"), codes.Unauthenticated},
-		"common name only":        {r.clientTLS("named"), codes.Unauthenticated},
-		"in no policy":            {r.clientTLS("nobody"), codes.Unauthenticated},
+		"certificate with nobody": {r.clientTLS("nameless"), codes.Unavailable},
+		"common name only":        {r.clientTLS("named"), codes.Unavailable},
+		"in no policy":            {r.clientTLS("nobody"), codes.Unavailable},
 		"a person":                {r.clientTLS("operator"), codes.PermissionDenied},
 		"URI name":                {r.clientTLS("client"), codes.OK},
 	} {
@@ -87,12 +88,19 @@ func TestWhoMayCallAndUnderWhichName(t *testing.T) {
 }
 
 func TestACertificateHasOneURIName(t *testing.T) {
+	p := &pki{t: t}
+	root := p.authority("root", nil, nil)
 	cert := func(names ...string) *x509.Certificate {
-		c := &x509.Certificate{Subject: pkix.Name{CommonName: "spiffe://test/common-name"}}
-		for _, name := range names {
-			c.URIs = append(c.URIs, parseURI(t, name))
-		}
-		return c
+		return p.client(root, nil, func(c *x509.Certificate) {
+			c.Subject, c.URIs = pkix.Name{CommonName: "spiffe://test/common-name"}, nil
+			for _, name := range names {
+				c.URIs = append(c.URIs, parseURI(t, name))
+			}
+		}).Leaf
+	}
+	// spelled has the names in its extension as they are.
+	spelled := func(names ...string) *x509.Certificate {
+		return p.client(root, nil, func(c *x509.Certificate) { c.URIs, c.ExtraExtensions = nil, alternativeNames(t, names...) }).Leaf
 	}
 	for _, c := range []struct {
 		cert *x509.Certificate
@@ -106,11 +114,31 @@ func TestACertificateHasOneURIName(t *testing.T) {
 		{cert("spiffe://a/b%20c"), ""},
 		{cert("spiffe://a"), ""},
 		{cert("//a/b"), ""},
+		{spelled("spiffe://a/b"), "spiffe://a/b"},
+		{spelled("SPIFFE://a/b"), ""}, // read and written again, these are spiffe://a/b
+		{spelled("Spiffe://a/b"), ""},
+		{spelled("spiffe://a/b#"), ""},
+		{spelled("spiffe://@a/b"), ""},
+		{spelled("spiffe://a/b", "SPIFFE://a/b"), ""},
 	} {
 		if got, err := uriName(c.cert); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("caller %q, %v, want %q", got, err, c.want)
 		}
 	}
+}
+
+// alternativeNames is the extension with URI names, byte by byte.
+func alternativeNames(t *testing.T, names ...string) []pkix.Extension {
+	t.Helper()
+	var raw []asn1.RawValue
+	for _, name := range names {
+		raw = append(raw, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(name)})
+	}
+	der, err := asn1.Marshal(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: der}}
 }
 
 func TestReflectionAndMessageSize(t *testing.T) {

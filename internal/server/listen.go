@@ -12,25 +12,33 @@ type limitedListener struct {
 	places chan struct{}
 	done   chan struct{}
 	once   sync.Once
+	full   func() // told of a connection that has to wait
 }
 
-func limitListener(l net.Listener, connections int) net.Listener {
-	return &limitedListener{Listener: l, places: make(chan struct{}, connections), done: make(chan struct{})}
+func limitListener(l net.Listener, connections int, full func()) net.Listener {
+	return &limitedListener{Listener: l, places: make(chan struct{}, connections), done: make(chan struct{}), full: full}
 }
 
 // Accept waits for a place, then for a connection.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	select {
 	case l.places <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
+	default:
+		l.full()
+		select {
+		case l.places <- struct{}{}:
+		case <-l.done:
+			return nil, net.ErrClosed
+		}
 	}
 	c, err := l.Listener.Accept()
 	if err != nil {
 		<-l.places
 		return nil, err
 	}
-	return &limitedConn{Conn: c, release: sync.OnceFunc(func() { <-l.places })}, nil
+	conn := &limitedConn{Conn: c}
+	conn.whenClosed(func() { <-l.places })
+	return conn, nil
 }
 
 // Close ends Accept, also one that waits for a place.
@@ -41,12 +49,34 @@ func (l *limitedListener) Close() error {
 
 type limitedConn struct {
 	net.Conn
-	release func()
+
+	mu     sync.Mutex
+	closed bool
+	after  []func()
 }
 
-// Close gives the place back once.
+// whenClosed has f called once, after the connection is closed.
+func (c *limitedConn) whenClosed(f func()) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.after = append(c.after, f)
+	}
+	c.mu.Unlock()
+	if closed {
+		f()
+	}
+}
+
+// Close gives back once what the connection held.
 func (c *limitedConn) Close() error {
 	err := c.Conn.Close()
-	c.release()
+	c.mu.Lock()
+	after := c.after
+	c.closed, c.after = true, nil
+	c.mu.Unlock()
+	for _, f := range after {
+		f()
+	}
 	return err
 }

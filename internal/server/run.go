@@ -90,6 +90,7 @@ type daemon struct {
 	data         *grpc.Server
 	admin        *grpc.Server // nil is none
 	web          *http.Server // nil is none
+	refusals     *rationed
 	started      time.Time
 
 	listeners listeners
@@ -118,6 +119,7 @@ func open(ctx context.Context, cfg config.Daemon, deps Deps) (_ *daemon, err err
 	if d.certificates, err = openCertificates(ctx, &d.cfg, deps.Log); err != nil {
 		return nil, err
 	}
+	d.refusals = newRationed(deps.Log)
 	metrics := observability.NewMetrics(deps.Version)
 	d.journal, err = audit.Open(cfg.Journal.Dir, audit.Options{Log: deps.Log, OnCommit: metrics.Committed})
 	if err != nil {
@@ -147,14 +149,14 @@ func (d *daemon) openDoors(ctx context.Context, metrics *observability.Metrics) 
 	})
 	d.health = health.NewServer()
 	d.engine.announceStart(d.health)
-	d.data = d.newGRPC(data.credentials())
+	d.data = d.newGRPC(data.credentials(d.live, d.cfg.Limits.Connections, d.refusals))
 	tapsealv1.RegisterCryptogramServiceServer(d.data, &service{e: d.engine})
 	if d.cfg.Admin.Listen != "" {
 		door, err := d.certificates.door(ctx, "admin", d.cfg.Admin.ClientCA, d.cfg.Admin.CRL)
 		if err != nil {
 			return err
 		}
-		d.admin = d.newGRPC(door.credentials())
+		d.admin = d.newGRPC(door.credentials(d.live, sideConnections, d.refusals))
 		tapsealv1.RegisterAdminServiceServer(d.admin, &administration{
 			e: d.engine, keeper: d.keeper, sockets: d.cfg.HSM.SocketDir, version: d.deps.Version, started: d.started, ends: data.ends,
 		})
@@ -242,7 +244,9 @@ func (d *daemon) bind() error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.key, err)
 		}
-		*b.to = limitListener(l, b.connections)
+		*b.to = limitListener(l, b.connections, func() {
+			d.refusals.warn("full|"+b.key, "a listener has as many connections as it may: others wait", "listener", b.key)
+		})
 	}
 	return nil
 }
@@ -251,7 +255,7 @@ func (d *daemon) bind() error {
 // listener has.
 func (d *daemon) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	l := &d.cfg.Limits
-	door := &porter{live: d.live, refused: d.engine.metrics.Refused}
+	door := &porter{live: d.live, refused: d.engine.metrics.Refused, log: d.refusals}
 	s := grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.ForceServerCodecV2(newCodec()),

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/secrets"
 )
@@ -129,14 +130,19 @@ func (d *door) ends() time.Time {
 }
 
 // doorCredentials are gRPC's TLS credentials that also work out, once for each
-// connection, whom the certificate speaks for.
+// connection, whom the certificate speaks for. Who is in no policy gets no
+// connection: it could hold a place that somebody else needs.
 type doorCredentials struct {
 	credentials.TransportCredentials
-	door *door
+	door  *door
+	live  *authz.Live
+	crowd *crowd
+	log   *rationed
 }
 
-func (d *door) credentials() credentials.TransportCredentials {
-	return &doorCredentials{credentials.NewTLS(d.serverTLS("h2")), d}
+// credentials are for one listener, with so many connections in all.
+func (d *door) credentials(live *authz.Live, connections int, log *rationed) credentials.TransportCredentials {
+	return &doorCredentials{credentials.NewTLS(d.serverTLS("h2")), d, live, newCrowd(connections), log}
 }
 
 // connInfo is gRPC's AuthInfo of our connections.
@@ -155,12 +161,52 @@ func (c *doorCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 	if !ok {
 		return nil, nil, errors.Join(errors.New("handshake without TLS"), conn.Close())
 	}
-	return conn, &connInfo{t, c.door.identify(&t.State)}, nil
+	id := c.door.identify(&t.State)
+	if err := c.enter(raw, id); err != nil {
+		kind := "connection|" + err.Error()
+		if errors.Is(err, errCrowded) { // strangers share one kind: there is no end of their names
+			kind += "|" + id.uri
+		}
+		c.log.warn(kind, "a connection was refused", "caller", id.uri, "cause", err.Error())
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return conn, &connInfo{t, id}, nil
+}
+
+var (
+	errNoRow   = errors.New("the URI name of the client certificate is not in the policy")
+	errCrowded = errors.New("the principal has as many connections as one may have")
+)
+
+// enter finds a place for the connection among those of its principal.
+func (c *doorCredentials) enter(raw net.Conn, id *identity) error {
+	if id.fault != nil {
+		return id.fault
+	}
+	view := c.live.Caller(id.uri)
+	who, ok := view.Principal()
+	if !ok {
+		return errNoRow
+	}
+	// The place is given back when the socket is closed, which happens however
+	// the connection ends; the TLS connection around it may be dropped unclosed.
+	socket, ok := raw.(*limitedConn)
+	if !ok {
+		return errors.New("the connection did not come through the listener")
+	}
+	name := who.Name()
+	if !c.crowd.enter(name) {
+		return errCrowded
+	}
+	socket.whenClosed(func() { c.crowd.leave(name) })
+	return nil
 }
 
 // Clone implements credentials.TransportCredentials.
 func (c *doorCredentials) Clone() credentials.TransportCredentials {
-	return &doorCredentials{c.TransportCredentials.Clone(), c.door}
+	clone := *c
+	clone.TransportCredentials = c.TransportCredentials.Clone()
+	return &clone
 }
 
 // configError names the configuration key of an error.
