@@ -127,9 +127,16 @@ func requireCallerUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return h(ctx, req)
 }
 
-func requireCallerStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+func (e *engine) requireCallerStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	if err := requireCaller(ss.Context(), info.FullMethod); err != nil {
 		return err
 	}
-	return h(srv, ss)
+	c, err := callerOf(ss.Context())
+	if err != nil {
+		return err
+	}
+	if c.method == authz.MethodVerifyCryptograms {
+		return h(srv, ss) // counts and watches itself: it finishes the taps it took
+	}
+	return e.guardStream(c, srv, ss, h)
 }

@@ -261,7 +261,7 @@ func (d *daemon) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InTapHandle(door.admit),
 		grpc.ChainUnaryInterceptor(d.engine.recoverUnary, requireCallerUnary),
-		grpc.ChainStreamInterceptor(d.engine.recoverStream, requireCallerStream),
+		grpc.ChainStreamInterceptor(d.engine.recoverStream, d.engine.requireCallerStream),
 		grpc.MaxRecvMsgSize(l.MessageBytes),
 		grpc.MaxConcurrentStreams(uint32(l.Streams)), //nolint:gosec // checked by config
 		grpc.ConnectionTimeout(handshakeTimeout),
