@@ -106,6 +106,23 @@ func (c *Certificates) Revoked(certificate *x509.Certificate) error {
 	return c.trusted.Load().check(certificate, c.clock.Now(), c.options.CRLMaxAge)
 }
 
+// Standing reports why a chain that was verified in a handshake, leaf first and
+// without the authority at its end, would be refused in one now: its authority
+// may have been removed since, which Revoked alone cannot tell where nobody has
+// a revocation list.
+func (c *Certificates) Standing(chain []*x509.Certificate) error {
+	t, now := c.trusted.Load(), c.clock.Now()
+	if err := t.leadsTo(chain, now); err != nil {
+		return err
+	}
+	for _, certificate := range chain {
+		if err := t.check(certificate, now, c.options.CRLMaxAge); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Status is when the certificate ends, when revocations were last read, and
 // why either could not be renewed.
 func (c *Certificates) Status() (notAfter, revocations time.Time, problem error) {
@@ -249,10 +266,22 @@ func (c *Certificates) refreshTrust(ctx context.Context) error {
 		t.pool = before.pool // handshakes go on with the configuration they have
 	}
 	c.trusted.Store(t)
+	c.logAuthorities(before, t)
 	if before != nil && !t.same(before) && c.options.OnChange != nil {
 		c.options.OnChange()
 	}
 	return nil
+}
+
+// logAuthorities says whom the listener trusts from now on, if that is news.
+func (c *Certificates) logAuthorities(before, now *trust) {
+	if before == nil {
+		c.log.Info("authorities in use", "sha256", now.fingerprints())
+		return
+	}
+	if added, removed := now.without(before), before.without(now); len(added)+len(removed) > 0 {
+		c.log.Warn("authorities changed", "sha256", now.fingerprints(), "added", added, "removed", removed)
+	}
 }
 
 func (c *Certificates) refreshOwn(ctx context.Context) error {

@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/tapseal/tapseal/internal/secret"
@@ -20,6 +22,10 @@ const (
 	DatabaseUserFile     = "database-user"
 	DatabasePasswordFile = "database-password"
 )
+
+// maxTrustBytes bounds a file of authorities or revocation lists: a list of half
+// a million certificates has about 20 MB.
+const maxTrustBytes = 64 << 20
 
 // Files is the backend without a Vault, for trials: a directory that nobody
 // else may write to, of files with mode 0600 or less that belong to this user
@@ -78,8 +84,8 @@ func (p PINPath) PIN(context.Context) (secret.Secret, error) { return secret.Rea
 type CertificateFiles struct {
 	Certificate string // chain, ours first
 	Key         string // mode 0600 or less
-	ClientCA    string // authorities of the other side
-	CRL         string // revocation lists, one of each authority; empty: nothing is ever revoked
+	ClientCA    string // authorities of the other side; root's or our own file that nobody else can write
+	CRL         string // likewise; revocation lists, one of each authority; empty: nothing is ever revoked
 }
 
 // OpenCertificateFiles is Vault.OpenCertificates for files. The error names
@@ -117,9 +123,9 @@ func (c *certificateFiles) issue(context.Context) (*tls.Certificate, time.Time, 
 }
 
 func (c *certificateFiles) trust(_ context.Context, before *trust) (*trust, error) {
-	text, err := os.ReadFile(c.files.ClientCA)
+	text, err := readProtected(c.files.ClientCA)
 	if err != nil {
-		return nil, fmt.Errorf("tls.client_ca: %w", withoutPath(err))
+		return nil, fmt.Errorf("tls.client_ca: %w", err)
 	}
 	authorities, err := parseCertificates(text)
 	if err != nil {
@@ -140,9 +146,9 @@ func (c *certificateFiles) issuers(authorities []*x509.Certificate, before *trus
 		}
 		return issuers, nil
 	}
-	text, err := os.ReadFile(c.files.CRL)
+	text, err := readProtected(c.files.CRL)
 	if err != nil {
-		return nil, withoutPath(err)
+		return nil, err
 	}
 	lists, err := parseLists(text)
 	if err != nil {
@@ -166,6 +172,47 @@ func listed(authority *x509.Certificate, lists [][]byte, before *trust) (issuer,
 		}
 	}
 	return issuer{}, fmt.Errorf("has no list of the authority %q", authority.Subject)
+}
+
+// readProtected reads a file that nobody but root and this user can change: who
+// writes authorities or revocations decides who is let in.
+func readProtected(path string) ([]byte, error) {
+	// Without waiting for a writer, should it be a pipe.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	if err := checkProtected(info); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxTrustBytes+1))
+	switch {
+	case err != nil:
+		return nil, withoutPath(err)
+	case len(text) > maxTrustBytes:
+		return nil, fmt.Errorf("is longer than %d bytes", maxTrustBytes)
+	}
+	return text, nil
+}
+
+func checkProtected(info fs.FileInfo) error {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("is not a regular file")
+	case !ok:
+		return errors.New("has no owner that could be checked")
+	case owner.Uid != 0 && int64(owner.Uid) != int64(os.Geteuid()):
+		return errors.New("belongs to another user: it must be root's or this user's")
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("can be written by others (mode %04o): chmod go-w", info.Mode().Perm())
+	}
+	return nil
 }
 
 // withoutPath keeps the reason of an error: a configuration key says which file.

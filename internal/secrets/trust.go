@@ -2,6 +2,7 @@ package secrets
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -70,6 +71,43 @@ func (t *trust) find(certificate *x509.Certificate) (issuer, bool) {
 		}
 	}
 	return issuer{}, false
+}
+
+// leadsTo verifies a chain, leaf first and without an authority, against the
+// authorities that are trusted now. What the leaf may be used for was looked at
+// in the handshake.
+func (t *trust) leadsTo(chain []*x509.Certificate, now time.Time) error {
+	if len(chain) == 0 {
+		return fmt.Errorf("%w: there is no certificate", ErrRevocationUnknown)
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: t.pool, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return fmt.Errorf("%w: its chain leads to none of our authorities any more", ErrRevocationUnknown)
+	}
+	return nil
+}
+
+// fingerprints are the SHA-256 of the authorities' certificates.
+func (t *trust) fingerprints() []string { return t.without(nil) }
+
+// without gives the fingerprints of the authorities that other does not have.
+func (t *trust) without(other *trust) []string {
+	if t == nil {
+		return nil
+	}
+	var all []string
+	for _, i := range t.issuers {
+		if _, known := other.find(i.certificate); !known {
+			all = append(all, fmt.Sprintf("%x", sha256.Sum256(i.certificate.Raw)))
+		}
+	}
+	return all
 }
 
 // check looks for the certificate's authority and its list.

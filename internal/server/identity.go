@@ -30,9 +30,11 @@ const (
 // revocations can also get too old.
 const recheckEvery = time.Second
 
-// revocations say whether a certificate was revoked. Any error refuses it.
+// revocations say whether a certificate was revoked, and whether a chain would
+// still be taken in a handshake. Any error refuses it.
 type revocations interface {
 	Revoked(*x509.Certificate) error
+	Standing(chain []*x509.Certificate) error
 }
 
 // An identity is who a connection's client certificate speaks for, worked out
@@ -44,7 +46,7 @@ type identity struct {
 	ends  time.Time
 
 	revoked  revocations
-	changes  *atomic.Uint64 // grows when something was revoked
+	changes  *atomic.Uint64 // grows when something was revoked or an authority changed
 	seen     atomic.Uint64  // changes at the last look
 	lookedAt atomic.Int64   // Unix nanoseconds
 }
@@ -130,13 +132,25 @@ func (id *identity) standing(now time.Time) error {
 	if id.seen.Load() == changes && now.UnixNano()-id.lookedAt.Load() < int64(recheckEvery) {
 		return nil
 	}
-	for _, c := range id.chain {
-		if err := id.revoked.Revoked(c); err != nil {
-			return status.Error(codes.Unauthenticated, err.Error())
-		}
+	if err := id.look(changes); err != nil {
+		return status.Error(codes.Unauthenticated, err.Error())
 	}
 	id.seen.Store(changes)
 	id.lookedAt.Store(now.UnixNano())
+	return nil
+}
+
+// look verifies the whole chain anew after a change; in between, only time
+// can have made a difference.
+func (id *identity) look(changes uint64) error {
+	if id.seen.Load() != changes {
+		return id.revoked.Standing(id.chain)
+	}
+	for _, c := range id.chain {
+		if err := id.revoked.Revoked(c); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

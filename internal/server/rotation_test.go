@@ -206,6 +206,60 @@ func TestRevocationReachesOpenConnections(t *testing.T) {
 	r.want(t, good, tapsealv1.Verdict_VERDICT_VALID, 0)
 }
 
+// TestRemovedAuthorityReachesOpenConnections takes an authority away without any
+// revocation list: its clients that are connected are refused as well, and one
+// with an intermediate of an authority that stayed is not.
+func TestRemovedAuthorityReachesOpenConnections(t *testing.T) {
+	p := &pki{t: t}
+	leaving, staying := p.authority("leaving root", nil, nil), p.authority("staying root", nil, nil)
+	issuing := p.authority("issuing", staying, nil)
+	r := newRig(t, "visa", func(r *rig) {
+		own, err := os.ReadFile(r.path("ca.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := string(own) + pemOf("CERTIFICATE", staying.cert.Raw)
+		r.write("rest.crt", rest)
+		r.write("clients.crt", rest+pemOf("CERTIFICATE", leaving.cert.Raw))
+		r.cfg.TLS.ClientCA = r.path("clients.crt")
+	})
+	good := visaCase().tap(t, "a")
+	connect := func(c tls.Certificate) (tapsealv1.CryptogramServiceClient, tapsealv1.CryptogramService_VerifyCryptogramsClient) {
+		conn, err := grpc.NewClient(r.address.GRPC.String(), grpc.WithTransportCredentials(clientShowing(r, c)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		client := tapsealv1.NewCryptogramServiceClient(conn)
+		stream, err := client.VerifyCryptograms(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if one(t, stream, good).GetVerification().GetVerdict() != tapsealv1.Verdict_VERDICT_VALID {
+			t.Fatal("not VALID before")
+		}
+		return client, stream
+	}
+	gone, idle := connect(p.client(leaving, nil, nil))
+	_, stays := connect(p.client(issuing, nil, nil))
+	if err := os.Rename(r.path("rest.crt"), r.path("clients.crt")); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if _, err := idle.Recv(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("the stream ended with %v", err)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("the stream went on for %v", took)
+	}
+	if _, err := gone.VerifyCryptogram(context.Background(), &tapsealv1.VerifyCryptogramRequest{Tap: good}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a call on the open connection: %v", err)
+	}
+	if one(t, stays, good).GetVerification().GetVerdict() != tapsealv1.Verdict_VERDICT_VALID {
+		t.Error("the one of the authority that stayed is not served")
+	}
+}
+
 // TestExpiredCertificateOnAnOpenConnection lets a certificate end.
 func TestExpiredCertificateOnAnOpenConnection(t *testing.T) {
 	p := &pki{t: t}
