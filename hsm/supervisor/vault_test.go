@@ -327,11 +327,14 @@ func TestColdStartWaits(t *testing.T) {
 	v := vaulttest.StartRaft(t)
 	r := newVaultRig(t, v, nil)
 	v.Kill()
+	begun := make(chan struct{})
 	go func() {
+		defer close(begun)
 		time.Sleep(time.Second)
 		v.Begin()
 	}()
 	r.start()
+	<-begun // the server's cleanup reads what Begin writes
 	r.await("all serve", allServe)
 }
 
