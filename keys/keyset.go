@@ -40,24 +40,30 @@ type Use uint8
 
 // Uses.
 const (
-	UseIssuerAC Use = 1 // issuer master key for application cryptograms (IMK-AC)
+	UseIssuerAC    Use = 1 // issuer master key for application cryptograms (IMK-AC)
+	UseSubjectHash Use = 2 // names subjects (PAN and sequence number) in stored state
 )
 
-const useIssuerACName = "issuer-ac"
+var useNames = [...]string{UseIssuerAC: "issuer-ac", UseSubjectHash: "subject-hash"}
 
 // String is the name of the use as in the manifest.
 func (u Use) String() string {
-	if u == UseIssuerAC {
-		return useIssuerACName
+	if u.Known() {
+		return useNames[u]
 	}
 	return fmt.Sprintf("use(%d)", uint8(u))
 }
 
+// Known reports whether u is one of the uses.
+func (u Use) Known() bool { return u >= UseIssuerAC && int(u) < len(useNames) }
+
 func parseUse(s string) (Use, error) {
-	if s == useIssuerACName {
-		return UseIssuerAC, nil
+	for u := UseIssuerAC; u.Known(); u++ {
+		if useNames[u] == s {
+			return u, nil
+		}
 	}
-	return 0, fmt.Errorf("unknown use %q, want %q", s, useIssuerACName)
+	return 0, fmt.Errorf("unknown use %q, want one of %s", s, strings.Join(useNames[UseIssuerAC:], ", "))
 }
 
 // State is the life-cycle state of a key version, NIST SP 800-57 part 1
@@ -105,12 +111,13 @@ type Version struct {
 	Number     uint32 // 1, 2, …
 	ID         ID
 	State      State
-	CheckValue [3]byte // first 3 bytes of DES3(K)[0^8], method tdes_zero
-	Canary     [8]byte // outcome of cryptogram.CanaryPlan, recorded at birth
+	CheckValue [3]byte // first 3 bytes of DES3(K)[0^8], method tdes_zero; UseSubjectHash: see SubjectCheckInput
+	Canary     [8]byte // outcome of cryptogram.CanaryPlan, recorded at birth; UseSubjectHash: see SubjectCanaryInput
 }
 
 // A Set is a family of key versions with one owner and one use. Profiles
-// binds it: no other profile is ever computed under its keys.
+// binds it: no other profile is ever computed under its keys. A set of
+// UseSubjectHash has none.
 type Set struct {
 	Name     string
 	Use      Use

@@ -20,7 +20,7 @@ type manifestFile struct {
 type setFile struct {
 	Name     string        `yaml:"name"`
 	Use      string        `yaml:"use"`
-	Profiles []string      `yaml:"profiles"`
+	Profiles []string      `yaml:"profiles,omitempty"`
 	Versions []versionFile `yaml:"versions"`
 }
 
@@ -61,7 +61,7 @@ func ParseManifest(data []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("deployment: %q must be lower-case letters, digits and hyphens", f.Deployment)
 	}
 	m := &Manifest{Deployment: f.Deployment}
-	names, ids := map[string]bool{}, map[ID]string{}
+	names, ids, subjects := map[string]bool{}, map[ID]string{}, 0
 	for i := range f.KeySets {
 		set, err := parseSet(&f.KeySets[i])
 		if err != nil {
@@ -71,6 +71,12 @@ func ParseManifest(data []byte) (*Manifest, error) {
 			return nil, fmt.Errorf("key_sets[%d]: name %q is used twice", i, set.Name)
 		}
 		names[set.Name] = true
+		if set.Use == UseSubjectHash {
+			// With two, which one names a record would be a matter of order.
+			if subjects++; subjects > 1 {
+				return nil, fmt.Errorf("key_sets[%d] %q: use: there may be one set of use %s", i, set.Name, UseSubjectHash)
+			}
+		}
 		for _, v := range set.Versions {
 			where := fmt.Sprintf("%s version %d", set.Name, v.Number)
 			if other, taken := ids[v.ID]; taken {
@@ -92,7 +98,13 @@ func parseSet(f *setFile) (Set, error) {
 	if s.Use, err = parseUse(f.Use); err != nil {
 		return Set{}, fmt.Errorf("use: %w", err)
 	}
-	if s.Profiles, err = parseBoundProfiles(f.Profiles); err != nil {
+	switch {
+	case s.Use != UseSubjectHash:
+		s.Profiles, err = parseBoundProfiles(f.Profiles)
+	case f.Profiles != nil:
+		err = fmt.Errorf("a key of use %s serves none: leave it out", s.Use)
+	}
+	if err != nil {
 		return Set{}, fmt.Errorf("profiles: %w", err)
 	}
 	if len(f.Versions) == 0 {

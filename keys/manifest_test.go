@@ -112,3 +112,45 @@ func TestMarshalUnknownProfile(t *testing.T) {
 		t.Fatal("wrote a manifest that cannot be read back")
 	}
 }
+
+const subjectSet = `
+  - name: subjects
+    use: subject-hash
+    versions:
+      - {version: 1, id: "a00102030405060708090a0b0c0d0e0f", state: active, check_value: "010203", canary: "0011223344556677"}
+      - {version: 2, id: "a10102030405060708090a0b0c0d0e0f", state: active, check_value: "010203", canary: "0011223344556677"}
+`
+
+func TestSubjectSet(t *testing.T) {
+	m, err := ParseManifest([]byte(goodManifest + subjectSet))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := m.Sets[1]; s.Use != UseSubjectHash || s.Profiles != nil || s.Use.String() != "subject-hash" {
+		t.Errorf("got %+v", s)
+	}
+	if current, previous := m.SubjectKeys(); current.Number != 2 || previous.Number != 1 {
+		t.Errorf("versions %d and %d are in force", current.Number, previous.Number)
+	}
+	out, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseManifest(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(m, again); diff != "" {
+		t.Fatal(diff)
+	}
+	for name, tc := range map[string]struct{ in, want string }{
+		"profiles":    {strings.Replace(subjectSet, "    versions:", "    profiles: [visa-cvn10]\n    versions:", 1), "serves none"},
+		"no profiles": {strings.Replace(subjectSet, "    versions:", "    profiles: []\n    versions:", 1), "serves none"},
+		"a second": {subjectSet + strings.NewReplacer("name: subjects", "name: others", `"a0`, `"b0`, `"a1`, `"b1`).Replace(
+			strings.TrimPrefix(subjectSet, "\n")), "one set of use subject-hash"},
+	} {
+		if _, err := ParseManifest([]byte(goodManifest + tc.in)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q in it", name, err, tc.want)
+		}
+	}
+}
