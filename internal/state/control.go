@@ -1,0 +1,142 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// A StopKind says what a standing stop is about. The zero value is none.
+type StopKind string
+
+// Kinds. A device is a record of its own, because there can be very many.
+const (
+	StopsBIN StopKind = "bin"
+	StopsKey StopKind = "key"
+)
+
+// A StandingStop stops the taps of a BIN range or of a key, until it is lifted.
+type StandingStop struct {
+	Kind StopKind `json:"kind"`
+	// First and Last bound a range of PANs, as digits filled up to 19.
+	First uint64 `json:"first,omitempty"`
+	Last  uint64 `json:"last,omitempty"`
+	// KeySet and KeyVersion name a key; version 0 is every one.
+	KeySet     string `json:"key_set,omitempty"`
+	KeyVersion uint32 `json:"key_version,omitempty"`
+	// Name is what people call it: "476173", "demo-visa/1".
+	Name string `json:"name"`
+	At   int64  `json:"at"` // Unix seconds
+	By   string `json:"by"`
+	Why  string `json:"why"`
+}
+
+// MaxStops bounds the standing stops of a deployment: each tap asks them all.
+const MaxStops = 256
+
+// Rules are the control document: what every decision depends on.
+type Rules struct {
+	Format     int            `json:"format"` // 1
+	Generation uint32         `json:"generation"`
+	Raise      uint16         `json:"raise,omitempty"`
+	FloorDate  uint32         `json:"floor_date,omitempty"`
+	Stops      []StandingStop `json:"stops,omitempty"`
+}
+
+const rulesFormat = 1
+
+// Floor is what the rules say of older records.
+func (r *Rules) Floor() Floor {
+	return Floor{Generation: r.Generation, Raise: r.Raise, Date: r.FloorDate}
+}
+
+// StopsFor says what is stopped for a tap of this PAN, filled up to 19 digits,
+// and key.
+func (r *Rules) StopsFor(pan uint64, keySet string, version uint32) (s Stop) {
+	for i := range r.Stops {
+		switch stop := &r.Stops[i]; stop.Kind {
+		case StopsBIN:
+			if stop.First <= pan && pan <= stop.Last {
+				s |= StopBIN
+			}
+		case StopsKey:
+			if stop.KeySet == keySet && (stop.KeyVersion == 0 || stop.KeyVersion == version) {
+				s |= StopKey
+			}
+		}
+	}
+	return s
+}
+
+// same reports whether two stops are about the same.
+func (s *StandingStop) same(t *StandingStop) bool {
+	return s.Kind == t.Kind && s.First == t.First && s.Last == t.Last && s.KeySet == t.KeySet && s.KeyVersion == t.KeyVersion
+}
+
+// Errors of stops.
+var (
+	ErrStopExists   = errors.New("this is stopped already")
+	ErrNoSuchStop   = errors.New("there is no such stop")
+	ErrTooManyStops = fmt.Errorf("there are %d standing stops already, which is the most", MaxStops)
+)
+
+// Add adds a stop.
+func (r *Rules) Add(s StandingStop) error {
+	switch {
+	case slices.ContainsFunc(r.Stops, func(t StandingStop) bool { return t.same(&s) }):
+		return ErrStopExists
+	case len(r.Stops) >= MaxStops:
+		return ErrTooManyStops
+	}
+	r.Stops = append(r.Stops, s)
+	return nil
+}
+
+// Lift takes a stop away.
+func (r *Rules) Lift(s StandingStop) error {
+	i := slices.IndexFunc(r.Stops, func(t StandingStop) bool { return t.same(&s) })
+	if i < 0 {
+		return ErrNoSuchStop
+	}
+	r.Stops = slices.Delete(r.Stops, i, i+1)
+	return nil
+}
+
+// Marshal is the document.
+func (r *Rules) Marshal() ([]byte, error) {
+	r.Format = rulesFormat
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("writing the control document: %w", err)
+	}
+	if len(b) > MaxControlDoc {
+		return nil, errors.New("writing the control document: it is too long")
+	}
+	return b, nil
+}
+
+// ParseRules reads a document; none is the rules of a new state. What it does not
+// know is an error: a stop that is not understood would not stop.
+func ParseRules(doc []byte) (*Rules, error) {
+	if len(doc) == 0 {
+		return &Rules{Format: rulesFormat}, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.DisallowUnknownFields()
+	r := &Rules{}
+	if err := d.Decode(r); err != nil {
+		return nil, errors.New("the control document is damaged or of a newer version")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) || r.Format != rulesFormat {
+		return nil, errors.New("the control document is damaged or of a newer version")
+	}
+	for i := range r.Stops {
+		if k := r.Stops[i].Kind; k != StopsBIN && k != StopsKey {
+			return nil, errors.New("the control document has a stop of an unknown kind")
+		}
+	}
+	return r, nil
+}
