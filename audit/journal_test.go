@@ -115,6 +115,9 @@ func TestRecordsOfAnyContentComeBack(t *testing.T) {
 			Profile: rapid.Uint16().Draw(t, "profile"), KeyVersion: rapid.Uint32().Draw(t, "version"),
 			CutBytes: rapid.Uint64().Draw(t, "cut"),
 		}
+		want.Freshness = rapid.Byte().Draw(t, "freshness")
+		want.StateSequence = rapid.Uint64().Draw(t, "state sequence")
+		copy(want.Token[:], rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "token"))
 		copy(want.Reasons[:], rapid.SliceOfN(rapid.Byte(), MaxReasons, MaxReasons).Draw(t, "reasons"))
 		b, err := appendRecord([]byte("before"), &want)
 		if err != nil {

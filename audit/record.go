@@ -6,6 +6,7 @@ package audit
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 // Limits of one record.
 const (
-	MaxReasons    = 4   // reasons of one decision
+	MaxReasons    = 8   // reasons of one decision
 	MaxFieldBytes = 512 // each text field
 )
 
@@ -86,6 +87,21 @@ const (
 	MethodRespond Method = 3 // Respond
 )
 
+// A Token stands for a payment token: a part of its hash under a key in the HSM.
+// Nobody without that key can tell which one it is.
+type Token [8]byte
+
+// String is 16 hexadecimal digits, or nothing for no token.
+func (t Token) String() string {
+	if t == (Token{}) {
+		return ""
+	}
+	return hex.EncodeToString(t[:])
+}
+
+// MarshalText is String.
+func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
 // A Record is one decision, or one half of an act. It has no PAN, cryptogram or key material, and no
 // field into which a caller could put one unnoticed but RequestID, which the
 // service restricts to 64 printable characters.
@@ -104,6 +120,12 @@ type Record struct {
 	Verdict    uint8             `json:"verdict,omitempty"`   // number of tapseal.v1.Verdict
 	Reasons    [MaxReasons]uint8 `json:"reasons"`             // numbers of tapseal.v1.Reason, zero terminated
 	Attempts   uint8             `json:"attempts,omitempty"`  // workers that were asked
+	Freshness  uint8             `json:"freshness,omitempty"` // number of tapseal.v1.Freshness
+	Token      Token             `json:"token,omitzero"`      // the token that was tapped; zero: not known
+	// StateSequence is the commit of the token's state that the decision rests
+	// on; 0 if it changed nothing. It proves, after a restore, that the state is
+	// not older than this decision.
+	StateSequence uint64 `json:"state_sequence,omitempty"`
 	CutBytes   uint64            `json:"cut_bytes,omitempty"` // KindRecovered only
 
 	// KindAdministration only. RequestID is the same in both records of an act;
@@ -117,16 +139,23 @@ type Record struct {
 }
 
 // Versions of an encoded record, its first byte. Acts have text fields after
-// those of version 1; everything else is still written as version 1, so that a
-// reader of before understands it.
+// those of version 1, and decisions what the state of their token said; everything
+// else is still written as version 1, so that a reader of before understands it.
 const (
-	recordVersion    = 1
-	recordVersionAct = 2
+	recordVersion      = 1
+	recordVersionAct   = 2
+	recordVersionState = 3
 )
 
+// firstReasons are the ones in the fixed part, which all versions have.
+const firstReasons = 4
+
 func (r *Record) version() byte {
-	if r.Kind == KindAdministration {
+	switch {
+	case r.Kind == KindAdministration:
 		return recordVersionAct
+	case r.Freshness != 0 || r.StateSequence != 0 || r.Token != Token{} || [MaxReasons - firstReasons]uint8(r.Reasons[firstReasons:]) != [MaxReasons - firstReasons]uint8{}:
+		return recordVersionState
 	}
 	return recordVersion
 }
@@ -138,7 +167,7 @@ func (r *Record) actFields() [4]*string {
 
 // recordHeadBytes is the fixed part: version, kind, time, method, purpose,
 // verdict, attempts, reasons, profile, key version.
-const recordHeadBytes = 1 + 1 + 8 + 1 + 1 + 1 + 1 + MaxReasons + 2 + 4
+const recordHeadBytes = 1 + 1 + 8 + 1 + 1 + 1 + 1 + firstReasons + 2 + 4
 
 // framePrefixBytes precedes each record: length of the body, CRC-32C of it.
 const framePrefixBytes = 4 + 4
@@ -159,7 +188,7 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	dst = append(dst, r.version(), byte(r.Kind))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Time.UnixNano()))
 	dst = append(dst, byte(r.Method), r.Purpose, r.Verdict, r.Attempts)
-	dst = append(dst, r.Reasons[:]...)
+	dst = append(dst, r.Reasons[:firstReasons]...)
 	dst = binary.BigEndian.AppendUint16(dst, r.Profile)
 	dst = binary.BigEndian.AppendUint32(dst, r.KeyVersion)
 	dst = appendText(dst, r.Caller)
@@ -167,11 +196,16 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	dst = appendText(dst, r.Assignment)
 	dst = appendText(dst, r.KeySet)
 	dst = binary.AppendUvarint(dst, r.CutBytes)
-	if r.Kind == KindAdministration {
+	switch r.version() {
+	case recordVersionAct:
 		dst = append(dst, byte(r.Action), byte(r.Outcome))
 		for _, field := range r.actFields() {
 			dst = appendText(dst, *field)
 		}
+	case recordVersionState:
+		dst = append(append(dst, r.Reasons[firstReasons:]...), r.Freshness)
+		dst = append(dst, r.Token[:]...)
+		dst = binary.AppendUvarint(dst, r.StateSequence)
 	}
 	body := dst[start+framePrefixBytes:]
 	binary.BigEndian.PutUint32(dst[start:], uint32(len(body)))
@@ -223,8 +257,8 @@ func decodeBody(b []byte) (Record, error) {
 		return Record{}, errRecordCut
 	}
 	version := b[0]
-	if version != recordVersion && version != recordVersionAct {
-		return Record{}, fmt.Errorf("record has version %d, only %d and %d are known", version, recordVersion, recordVersionAct)
+	if version < recordVersion || version > recordVersionState {
+		return Record{}, fmt.Errorf("record has version %d, only %d to %d are known", version, recordVersion, recordVersionState)
 	}
 	if (version == recordVersionAct) != (Kind(b[1]) == KindAdministration) {
 		return Record{}, fmt.Errorf("record has version %d and kind %d", version, b[1])
@@ -236,10 +270,10 @@ func decodeBody(b []byte) (Record, error) {
 		Purpose:    b[11],
 		Verdict:    b[12],
 		Attempts:   b[13],
-		Reasons:    [MaxReasons]uint8(b[14:]),
-		Profile:    binary.BigEndian.Uint16(b[14+MaxReasons:]),
-		KeyVersion: binary.BigEndian.Uint32(b[16+MaxReasons:]),
+		Profile:    binary.BigEndian.Uint16(b[14+firstReasons:]),
+		KeyVersion: binary.BigEndian.Uint32(b[16+firstReasons:]),
 	}
+	copy(r.Reasons[:firstReasons], b[14:])
 	b = b[recordHeadBytes:]
 	var err error
 	for _, field := range [...]*string{&r.Caller, &r.RequestID, &r.Assignment, &r.KeySet} {
@@ -252,15 +286,35 @@ func decodeBody(b []byte) (Record, error) {
 		return Record{}, errRecordCut
 	}
 	r.CutBytes, b = cut, b[used:]
-	if version == recordVersionAct {
-		if b, err = r.decodeAct(b); err != nil {
-			return Record{}, err
-		}
+	switch version {
+	case recordVersionAct:
+		b, err = r.decodeAct(b)
+	case recordVersionState:
+		b, err = r.decodeState(b)
+	}
+	if err != nil {
+		return Record{}, err
 	}
 	if len(b) != 0 {
 		return Record{}, errors.New("record has bytes after its last field")
 	}
 	return r, nil
+}
+
+func (r *Record) decodeState(b []byte) (rest []byte, err error) {
+	const fixed = MaxReasons - firstReasons + 1 + len(r.Token)
+	if len(b) < fixed {
+		return nil, errRecordCut
+	}
+	copy(r.Reasons[firstReasons:], b)
+	r.Freshness = b[MaxReasons-firstReasons]
+	copy(r.Token[:], b[MaxReasons-firstReasons+1:])
+	sequence, used := binary.Uvarint(b[fixed:])
+	if used <= 0 {
+		return nil, errRecordCut
+	}
+	r.StateSequence = sequence
+	return b[fixed+used:], nil
 }
 
 func (r *Record) decodeAct(b []byte) (rest []byte, err error) {

@@ -22,6 +22,140 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// TokenStatus is the state of a token or device.
+type TokenStatus int32
+
+const (
+	// Not known: nobody registered it, and no cryptogram of it was accepted.
+	TokenStatus_TOKEN_STATUS_UNSPECIFIED TokenStatus = 0
+	// In use.
+	TokenStatus_TOKEN_STATUS_ACTIVE TokenStatus = 1
+	// Stopped, can come back.
+	TokenStatus_TOKEN_STATUS_SUSPENDED TokenStatus = 2
+	// Stopped for good.
+	TokenStatus_TOKEN_STATUS_DELETED TokenStatus = 3
+)
+
+// Enum value maps for TokenStatus.
+var (
+	TokenStatus_name = map[int32]string{
+		0: "TOKEN_STATUS_UNSPECIFIED",
+		1: "TOKEN_STATUS_ACTIVE",
+		2: "TOKEN_STATUS_SUSPENDED",
+		3: "TOKEN_STATUS_DELETED",
+	}
+	TokenStatus_value = map[string]int32{
+		"TOKEN_STATUS_UNSPECIFIED": 0,
+		"TOKEN_STATUS_ACTIVE":      1,
+		"TOKEN_STATUS_SUSPENDED":   2,
+		"TOKEN_STATUS_DELETED":     3,
+	}
+)
+
+func (x TokenStatus) Enum() *TokenStatus {
+	p := new(TokenStatus)
+	*p = x
+	return p
+}
+
+func (x TokenStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TokenStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_tapseal_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (TokenStatus) Type() protoreflect.EnumType {
+	return &file_tapseal_v1_admin_proto_enumTypes[0]
+}
+
+func (x TokenStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TokenStatus.Descriptor instead.
+func (TokenStatus) EnumDescriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+// EventKind says what an event is about.
+type EventKind int32
+
+const (
+	// Not known.
+	EventKind_EVENT_KIND_UNSPECIFIED EventKind = 0
+	// A tap without a finding: a key was used.
+	EventKind_EVENT_KIND_DECISION EventKind = 1
+	// A cryptogram that was accepted before, in another request.
+	EventKind_EVENT_KIND_REPLAY EventKind = 2
+	// A wrong cryptogram.
+	EventKind_EVENT_KIND_FAILURE EventKind = 3
+	// A limit deferred a tap, or a velocity rule spoke.
+	EventKind_EVENT_KIND_LIMIT EventKind = 4
+	// A tap that the state of its token, device, BIN range or key refused.
+	EventKind_EVENT_KIND_REFUSAL EventKind = 5
+	// A tap whose verdict is UNKNOWN for another reason than a limit.
+	EventKind_EVENT_KIND_TROUBLE EventKind = 6
+	// An act of administration, before and after it: suspensions among them.
+	EventKind_EVENT_KIND_ACT EventKind = 7
+	// The journal itself: it was opened after a crash.
+	EventKind_EVENT_KIND_JOURNAL EventKind = 8
+)
+
+// Enum value maps for EventKind.
+var (
+	EventKind_name = map[int32]string{
+		0: "EVENT_KIND_UNSPECIFIED",
+		1: "EVENT_KIND_DECISION",
+		2: "EVENT_KIND_REPLAY",
+		3: "EVENT_KIND_FAILURE",
+		4: "EVENT_KIND_LIMIT",
+		5: "EVENT_KIND_REFUSAL",
+		6: "EVENT_KIND_TROUBLE",
+		7: "EVENT_KIND_ACT",
+		8: "EVENT_KIND_JOURNAL",
+	}
+	EventKind_value = map[string]int32{
+		"EVENT_KIND_UNSPECIFIED": 0,
+		"EVENT_KIND_DECISION":    1,
+		"EVENT_KIND_REPLAY":      2,
+		"EVENT_KIND_FAILURE":     3,
+		"EVENT_KIND_LIMIT":       4,
+		"EVENT_KIND_REFUSAL":     5,
+		"EVENT_KIND_TROUBLE":     6,
+		"EVENT_KIND_ACT":         7,
+		"EVENT_KIND_JOURNAL":     8,
+	}
+)
+
+func (x EventKind) Enum() *EventKind {
+	p := new(EventKind)
+	*p = x
+	return p
+}
+
+func (x EventKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tapseal_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (EventKind) Type() protoreflect.EnumType {
+	return &file_tapseal_v1_admin_proto_enumTypes[1]
+}
+
+func (x EventKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventKind.Descriptor instead.
+func (EventKind) EnumDescriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
 // LoginState says whether workers can log in to the token.
 type LoginState int32
 
@@ -59,11 +193,11 @@ func (x LoginState) String() string {
 }
 
 func (LoginState) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_tapseal_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (LoginState) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_admin_proto_enumTypes[0]
+	return &file_tapseal_v1_admin_proto_enumTypes[2]
 }
 
 func (x LoginState) Number() protoreflect.EnumNumber {
@@ -72,7 +206,7 @@ func (x LoginState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LoginState.Descriptor instead.
 func (LoginState) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{2}
 }
 
 // WorkerState is what a slot's process does.
@@ -120,11 +254,11 @@ func (x WorkerState) String() string {
 }
 
 func (WorkerState) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_tapseal_v1_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (WorkerState) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_admin_proto_enumTypes[1]
+	return &file_tapseal_v1_admin_proto_enumTypes[3]
 }
 
 func (x WorkerState) Number() protoreflect.EnumNumber {
@@ -133,7 +267,7 @@ func (x WorkerState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerState.Descriptor instead.
 func (WorkerState) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 // KeyState is a life-cycle state of NIST SP 800-57 part 1, section 7. Only
@@ -190,11 +324,11 @@ func (x KeyState) String() string {
 }
 
 func (KeyState) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_admin_proto_enumTypes[2].Descriptor()
+	return file_tapseal_v1_admin_proto_enumTypes[4].Descriptor()
 }
 
 func (KeyState) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_admin_proto_enumTypes[2]
+	return &file_tapseal_v1_admin_proto_enumTypes[4]
 }
 
 func (x KeyState) Number() protoreflect.EnumNumber {
@@ -203,7 +337,1650 @@ func (x KeyState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyState.Descriptor instead.
 func (KeyState) EnumDescriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+// TokenName names a token.
+type TokenName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PAN, or payment token in its place: 12 to 19 decimal digits.
+	Pan string `protobuf:"bytes,1,opt,name=pan,proto3" json:"pan,omitempty"`
+	// PAN sequence number: two decimal digits; empty is 00.
+	Psn           string `protobuf:"bytes,2,opt,name=psn,proto3" json:"psn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenName) Reset() {
+	*x = TokenName{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenName) ProtoMessage() {}
+
+func (x *TokenName) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenName.ProtoReflect.Descriptor instead.
+func (*TokenName) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *TokenName) GetPan() string {
+	if x != nil {
+		return x.Pan
+	}
+	return ""
+}
+
+func (x *TokenName) GetPsn() string {
+	if x != nil {
+		return x.Psn
+	}
+	return ""
+}
+
+// KeyName names a key.
+type KeyName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the key set.
+	KeySet string `protobuf:"bytes,1,opt,name=key_set,json=keySet,proto3" json:"key_set,omitempty"`
+	// Version within the set; 0 is every version.
+	Version       uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyName) Reset() {
+	*x = KeyName{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyName) ProtoMessage() {}
+
+func (x *KeyName) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyName.ProtoReflect.Descriptor instead.
+func (*KeyName) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KeyName) GetKeySet() string {
+	if x != nil {
+		return x.KeySet
+	}
+	return ""
+}
+
+func (x *KeyName) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// Target is what an act is about. Exactly one is set.
+type Target struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to What:
+	//
+	//	*Target_Token
+	//	*Target_DeviceId
+	//	*Target_BinRange
+	//	*Target_Key
+	What          isTarget_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Target) Reset() {
+	*x = Target{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Target) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Target) ProtoMessage() {}
+
+func (x *Target) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Target.ProtoReflect.Descriptor instead.
+func (*Target) Descriptor() ([]byte, []int) {
 	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Target) GetWhat() isTarget_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Target) GetToken() *TokenName {
+	if x != nil {
+		if x, ok := x.What.(*Target_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
+func (x *Target) GetDeviceId() string {
+	if x != nil {
+		if x, ok := x.What.(*Target_DeviceId); ok {
+			return x.DeviceId
+		}
+	}
+	return ""
+}
+
+func (x *Target) GetBinRange() string {
+	if x != nil {
+		if x, ok := x.What.(*Target_BinRange); ok {
+			return x.BinRange
+		}
+	}
+	return ""
+}
+
+func (x *Target) GetKey() *KeyName {
+	if x != nil {
+		if x, ok := x.What.(*Target_Key); ok {
+			return x.Key
+		}
+	}
+	return nil
+}
+
+type isTarget_What interface {
+	isTarget_What()
+}
+
+type Target_Token struct {
+	// One token.
+	Token *TokenName `protobuf:"bytes,1,opt,name=token,proto3,oneof"`
+}
+
+type Target_DeviceId struct {
+	// One device, as taps name it: 1 to 64 printable ASCII characters.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3,oneof"`
+}
+
+type Target_BinRange struct {
+	// PANs: "476173", or "47617300-47617399"; 6 to 12 digits.
+	BinRange string `protobuf:"bytes,3,opt,name=bin_range,json=binRange,proto3,oneof"`
+}
+
+type Target_Key struct {
+	// A key.
+	Key *KeyName `protobuf:"bytes,4,opt,name=key,proto3,oneof"`
+}
+
+func (*Target_Token) isTarget_What() {}
+
+func (*Target_DeviceId) isTarget_What() {}
+
+func (*Target_BinRange) isTarget_What() {}
+
+func (*Target_Key) isTarget_What() {}
+
+// TokenState is what is known of a token, device, BIN range or key.
+type TokenState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its status.
+	Status TokenStatus `protobuf:"varint,1,opt,name=status,proto3,enum=tapseal.v1.TokenStatus" json:"status,omitempty"`
+	// Who changed the status last; empty if nobody did.
+	ChangedBy string `protobuf:"bytes,2,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
+	// When that was, UTC.
+	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// Why, in the words of whoever did it.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Tokens only: the highest application transaction counter that was accepted.
+	HighestAtc uint32 `protobuf:"varint,5,opt,name=highest_atc,json=highestAtc,proto3" json:"highest_atc,omitempty"`
+	// Tokens only: how many of the 64 counters up to it were accepted.
+	AcceptedInWindow uint32 `protobuf:"varint,6,opt,name=accepted_in_window,json=acceptedInWindow,proto3" json:"accepted_in_window,omitempty"`
+	// Tokens only: no counter up to it is accepted; 0 is none.
+	FloorAtc uint32 `protobuf:"varint,7,opt,name=floor_atc,json=floorAtc,proto3" json:"floor_atc,omitempty"`
+	// Tokens only: wrong cryptograms that are counted against callers now.
+	Failures uint32 `protobuf:"varint,8,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Tokens only: where it may be used; absent if it is not restricted.
+	Restriction *Restriction `protobuf:"bytes,9,opt,name=restriction,proto3" json:"restriction,omitempty"`
+	// Tokens only: how events and the journal call it, 16 hexadecimal digits.
+	TokenRef      string `protobuf:"bytes,10,opt,name=token_ref,json=tokenRef,proto3" json:"token_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenState) Reset() {
+	*x = TokenState{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenState) ProtoMessage() {}
+
+func (x *TokenState) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenState.ProtoReflect.Descriptor instead.
+func (*TokenState) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TokenState) GetStatus() TokenStatus {
+	if x != nil {
+		return x.Status
+	}
+	return TokenStatus_TOKEN_STATUS_UNSPECIFIED
+}
+
+func (x *TokenState) GetChangedBy() string {
+	if x != nil {
+		return x.ChangedBy
+	}
+	return ""
+}
+
+func (x *TokenState) GetChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return nil
+}
+
+func (x *TokenState) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TokenState) GetHighestAtc() uint32 {
+	if x != nil {
+		return x.HighestAtc
+	}
+	return 0
+}
+
+func (x *TokenState) GetAcceptedInWindow() uint32 {
+	if x != nil {
+		return x.AcceptedInWindow
+	}
+	return 0
+}
+
+func (x *TokenState) GetFloorAtc() uint32 {
+	if x != nil {
+		return x.FloorAtc
+	}
+	return 0
+}
+
+func (x *TokenState) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *TokenState) GetRestriction() *Restriction {
+	if x != nil {
+		return x.Restriction
+	}
+	return nil
+}
+
+func (x *TokenState) GetTokenRef() string {
+	if x != nil {
+		return x.TokenRef
+	}
+	return ""
+}
+
+// Restriction says where a token may be used. What is empty does not restrict.
+type Restriction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The only device: 1 to 64 printable ASCII characters. An answer says only
+	// whether there is one ("bound").
+	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// The only channels.
+	Channels []Channel `protobuf:"varint,2,rep,packed,name=channels,proto3,enum=tapseal.v1.Channel" json:"channels,omitempty"`
+	// The only currencies, ISO 4217 numeric: three digits each, at most 16.
+	Currencies []string `protobuf:"bytes,3,rep,name=currencies,proto3" json:"currencies,omitempty"`
+	// The only merchant category codes: four digits each, at most 16.
+	MerchantCategoryCodes []string `protobuf:"bytes,4,rep,name=merchant_category_codes,json=merchantCategoryCodes,proto3" json:"merchant_category_codes,omitempty"`
+	// The only merchants, at most 16. An answer has hashes, in hexadecimal.
+	MerchantIds []string `protobuf:"bytes,5,rep,name=merchant_ids,json=merchantIds,proto3" json:"merchant_ids,omitempty"`
+	// The only terminal types, tag 9F35: one byte each, at most 16.
+	TerminalTypes []byte `protobuf:"bytes,6,opt,name=terminal_types,json=terminalTypes,proto3" json:"terminal_types,omitempty"`
+	// The largest amount of one transaction, in minor units of its currency.
+	AmountCap     uint64 `protobuf:"varint,7,opt,name=amount_cap,json=amountCap,proto3" json:"amount_cap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restriction) Reset() {
+	*x = Restriction{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restriction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restriction) ProtoMessage() {}
+
+func (x *Restriction) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restriction.ProtoReflect.Descriptor instead.
+func (*Restriction) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Restriction) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *Restriction) GetChannels() []Channel {
+	if x != nil {
+		return x.Channels
+	}
+	return nil
+}
+
+func (x *Restriction) GetCurrencies() []string {
+	if x != nil {
+		return x.Currencies
+	}
+	return nil
+}
+
+func (x *Restriction) GetMerchantCategoryCodes() []string {
+	if x != nil {
+		return x.MerchantCategoryCodes
+	}
+	return nil
+}
+
+func (x *Restriction) GetMerchantIds() []string {
+	if x != nil {
+		return x.MerchantIds
+	}
+	return nil
+}
+
+func (x *Restriction) GetTerminalTypes() []byte {
+	if x != nil {
+		return x.TerminalTypes
+	}
+	return nil
+}
+
+func (x *Restriction) GetAmountCap() uint64 {
+	if x != nil {
+		return x.AmountCap
+	}
+	return 0
+}
+
+// ShowRequest asks about a target.
+type ShowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked about. Required.
+	Target        *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowRequest) Reset() {
+	*x = ShowRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowRequest) ProtoMessage() {}
+
+func (x *ShowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
+func (*ShowRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ShowRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// ShowResponse says what is known.
+type ShowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is known.
+	State         *TokenState `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowResponse) Reset() {
+	*x = ShowResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowResponse) ProtoMessage() {}
+
+func (x *ShowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
+func (*ShowResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ShowResponse) GetState() *TokenState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// SuspendRequest stops a target.
+type SuspendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is stopped. Required.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Why, for the journal: 1 to 200 printable ASCII characters. Required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether to say only what would change. Absent means true.
+	DryRun        *bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3,oneof" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendRequest) Reset() {
+	*x = SuspendRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendRequest) ProtoMessage() {}
+
+func (x *SuspendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendRequest.ProtoReflect.Descriptor instead.
+func (*SuspendRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SuspendRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *SuspendRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SuspendRequest) GetDryRun() bool {
+	if x != nil && x.DryRun != nil {
+		return *x.DryRun
+	}
+	return false
+}
+
+// SuspendResponse says what changed, or would.
+type SuspendResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The act's effect.
+	Effect        *Effect `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendResponse) Reset() {
+	*x = SuspendResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendResponse) ProtoMessage() {}
+
+func (x *SuspendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendResponse.ProtoReflect.Descriptor instead.
+func (*SuspendResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SuspendResponse) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+// ResumeRequest lets a target go on.
+type ResumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What goes on. Required.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Why, for the journal: 1 to 200 printable ASCII characters. Required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether to say only what would change. Absent means true.
+	DryRun        *bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3,oneof" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequest) Reset() {
+	*x = ResumeRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequest) ProtoMessage() {}
+
+func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResumeRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ResumeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ResumeRequest) GetDryRun() bool {
+	if x != nil && x.DryRun != nil {
+		return *x.DryRun
+	}
+	return false
+}
+
+// ResumeResponse says what changed, or would.
+type ResumeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The act's effect.
+	Effect        *Effect `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeResponse) Reset() {
+	*x = ResumeResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeResponse) ProtoMessage() {}
+
+func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ResumeResponse) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+// DeleteRequest stops a token or device for good.
+type DeleteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is deleted: a token or device. Required.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Why, for the journal: 1 to 200 printable ASCII characters. Required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether to say only what would change. Absent means true.
+	DryRun        *bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3,oneof" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRequest) Reset() {
+	*x = DeleteRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRequest) ProtoMessage() {}
+
+func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeleteRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *DeleteRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetDryRun() bool {
+	if x != nil && x.DryRun != nil {
+		return *x.DryRun
+	}
+	return false
+}
+
+// DeleteResponse says what changed, or would.
+type DeleteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The act's effect.
+	Effect        *Effect `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteResponse) Reset() {
+	*x = DeleteResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteResponse) ProtoMessage() {}
+
+func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
+func (*DeleteResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteResponse) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+// RestrictRequest replaces a token's restriction.
+type RestrictRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which token. Required.
+	Token *TokenName `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The new restriction; empty lifts it.
+	Restriction *Restriction `protobuf:"bytes,2,opt,name=restriction,proto3" json:"restriction,omitempty"`
+	// Why, for the journal: 1 to 200 printable ASCII characters. Required.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether to say only what would change. Absent means true.
+	DryRun        *bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3,oneof" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestrictRequest) Reset() {
+	*x = RestrictRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestrictRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestrictRequest) ProtoMessage() {}
+
+func (x *RestrictRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestrictRequest.ProtoReflect.Descriptor instead.
+func (*RestrictRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RestrictRequest) GetToken() *TokenName {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *RestrictRequest) GetRestriction() *Restriction {
+	if x != nil {
+		return x.Restriction
+	}
+	return nil
+}
+
+func (x *RestrictRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RestrictRequest) GetDryRun() bool {
+	if x != nil && x.DryRun != nil {
+		return *x.DryRun
+	}
+	return false
+}
+
+// RestrictResponse says what changed, or would.
+type RestrictResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The act's effect.
+	Effect        *Effect `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestrictResponse) Reset() {
+	*x = RestrictResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestrictResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestrictResponse) ProtoMessage() {}
+
+func (x *RestrictResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestrictResponse.ProtoReflect.Descriptor instead.
+func (*RestrictResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RestrictResponse) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+// ResetWindowRequest forgets a token's counters.
+type ResetWindowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which token. Required.
+	Token *TokenName `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// No counter up to this one is accepted afterwards: 0 to 65,535. What was
+	// accepted before and is above it can be accepted once more.
+	FloorAtc uint32 `protobuf:"varint,2,opt,name=floor_atc,json=floorAtc,proto3" json:"floor_atc,omitempty"`
+	// Why, for the journal: 1 to 200 printable ASCII characters. Required.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether to say only what would change. Absent means true.
+	DryRun        *bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3,oneof" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetWindowRequest) Reset() {
+	*x = ResetWindowRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetWindowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetWindowRequest) ProtoMessage() {}
+
+func (x *ResetWindowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetWindowRequest.ProtoReflect.Descriptor instead.
+func (*ResetWindowRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ResetWindowRequest) GetToken() *TokenName {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *ResetWindowRequest) GetFloorAtc() uint32 {
+	if x != nil {
+		return x.FloorAtc
+	}
+	return 0
+}
+
+func (x *ResetWindowRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ResetWindowRequest) GetDryRun() bool {
+	if x != nil && x.DryRun != nil {
+		return *x.DryRun
+	}
+	return false
+}
+
+// ResetWindowResponse says what changed, or would.
+type ResetWindowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The act's effect.
+	Effect        *Effect `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetWindowResponse) Reset() {
+	*x = ResetWindowResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetWindowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetWindowResponse) ProtoMessage() {}
+
+func (x *ResetWindowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetWindowResponse.ProtoReflect.Descriptor instead.
+func (*ResetWindowResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ResetWindowResponse) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+// Effect is what an act did, or would do.
+type Effect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is done: false after a dry run, and where there was nothing to do.
+	Applied bool `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	// The state before.
+	Before *TokenState `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// The state after.
+	After         *TokenState `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect) Reset() {
+	*x = Effect{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect) ProtoMessage() {}
+
+func (x *Effect) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect.ProtoReflect.Descriptor instead.
+func (*Effect) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Effect) GetApplied() bool {
+	if x != nil {
+		return x.Applied
+	}
+	return false
+}
+
+func (x *Effect) GetBefore() *TokenState {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Effect) GetAfter() *TokenState {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// ListStopsRequest asks for the standing stops.
+type ListStopsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStopsRequest) Reset() {
+	*x = ListStopsRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStopsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStopsRequest) ProtoMessage() {}
+
+func (x *ListStopsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStopsRequest.ProtoReflect.Descriptor instead.
+func (*ListStopsRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+// ListStopsResponse lists them.
+type ListStopsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The stops, at most 256.
+	Stops         []*StandingStop `protobuf:"bytes,1,rep,name=stops,proto3" json:"stops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStopsResponse) Reset() {
+	*x = ListStopsResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStopsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStopsResponse) ProtoMessage() {}
+
+func (x *ListStopsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStopsResponse.ProtoReflect.Descriptor instead.
+func (*ListStopsResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListStopsResponse) GetStops() []*StandingStop {
+	if x != nil {
+		return x.Stops
+	}
+	return nil
+}
+
+// StandingStop is a BIN range or key that is stopped.
+type StandingStop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is stopped.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Who stopped it, when and why.
+	State         *TokenState `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingStop) Reset() {
+	*x = StandingStop{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingStop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingStop) ProtoMessage() {}
+
+func (x *StandingStop) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingStop.ProtoReflect.Descriptor instead.
+func (*StandingStop) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *StandingStop) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *StandingStop) GetState() *TokenState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// WatchEventsRequest begins to follow.
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sequence number of the last event that is known already: the next one is the
+	// first to come. 0 is the beginning of the journal.
+	AfterSequence uint64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	// Only these kinds; empty is all that the caller may see.
+	Kinds []EventKind `protobuf:"varint,2,rep,packed,name=kinds,proto3,enum=tapseal.v1.EventKind" json:"kinds,omitempty"`
+	// Whether to begin at the end of the journal, whatever after_sequence says.
+	FromNow bool `protobuf:"varint,3,opt,name=from_now,json=fromNow,proto3" json:"from_now,omitempty"`
+	// Whether the stream ends at the end of the journal, instead of waiting.
+	UntilNow      bool `protobuf:"varint,4,opt,name=until_now,json=untilNow,proto3" json:"until_now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *WatchEventsRequest) GetAfterSequence() uint64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetKinds() []EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetFromNow() bool {
+	if x != nil {
+		return x.FromNow
+	}
+	return false
+}
+
+func (x *WatchEventsRequest) GetUntilNow() bool {
+	if x != nil {
+		return x.UntilNow
+	}
+	return false
+}
+
+// WatchEventsResponse carries one or more events, in the journal's order.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events. Empty in a message that only moves the cursor.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Sequence number up to which everything was looked at: resume after it.
+	Cursor        uint64 `protobuf:"varint,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WatchEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetCursor() uint64 {
+	if x != nil {
+		return x.Cursor
+	}
+	return 0
+}
+
+// Event is one record of the journal. It has no PAN and no cryptogram.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sequence number in the journal of this instance.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When it was recorded, UTC.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// What it is about.
+	Kind EventKind `protobuf:"varint,3,opt,name=kind,proto3,enum=tapseal.v1.EventKind" json:"kind,omitempty"`
+	// Who called or acted: URI name of the certificate.
+	Caller string `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The caller's name of the request, or the name of the act.
+	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Taps only: the verdict and why.
+	Verdict Verdict `protobuf:"varint,6,opt,name=verdict,proto3,enum=tapseal.v1.Verdict" json:"verdict,omitempty"`
+	// Taps only: reasons, most important first.
+	Reasons []Reason `protobuf:"varint,7,rep,packed,name=reasons,proto3,enum=tapseal.v1.Reason" json:"reasons,omitempty"`
+	// Taps only: what replay protection says.
+	Freshness Freshness `protobuf:"varint,8,opt,name=freshness,proto3,enum=tapseal.v1.Freshness" json:"freshness,omitempty"`
+	// Taps only: name of the assignment.
+	Assignment string `protobuf:"bytes,9,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	// Taps only: name of the profile.
+	Profile string `protobuf:"bytes,10,opt,name=profile,proto3" json:"profile,omitempty"`
+	// Taps only: the key that was used.
+	Key *KeyName `protobuf:"bytes,11,opt,name=key,proto3" json:"key,omitempty"`
+	// Taps only: the token, 16 hexadecimal digits that stand for it under the
+	// current subject key; empty if the HSM did not answer.
+	TokenRef string `protobuf:"bytes,12,opt,name=token_ref,json=tokenRef,proto3" json:"token_ref,omitempty"`
+	// Acts only: what was done, and whether it was intended, done, failed or
+	// refused.
+	Action string `protobuf:"bytes,13,opt,name=action,proto3" json:"action,omitempty"`
+	// Acts only: intended, done, failed or refused.
+	Outcome string `protobuf:"bytes,14,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Acts only: whom the policy takes the caller for.
+	Principal string `protobuf:"bytes,15,opt,name=principal,proto3" json:"principal,omitempty"`
+	// Acts only: what was acted on. Tokens by their token_ref.
+	Subject string `protobuf:"bytes,16,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Acts only: why, in the words of whoever acted.
+	Why           string `protobuf:"bytes,17,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Event) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetKind() EventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EventKind_EVENT_KIND_UNSPECIFIED
+}
+
+func (x *Event) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *Event) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *Event) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *Event) GetReasons() []Reason {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *Event) GetFreshness() Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return Freshness_FRESHNESS_UNSPECIFIED
+}
+
+func (x *Event) GetAssignment() string {
+	if x != nil {
+		return x.Assignment
+	}
+	return ""
+}
+
+func (x *Event) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *Event) GetKey() *KeyName {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Event) GetTokenRef() string {
+	if x != nil {
+		return x.TokenRef
+	}
+	return ""
+}
+
+func (x *Event) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Event) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Event) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Event) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Event) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 // GetStatusRequest asks for the status.
@@ -215,7 +1992,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[0]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +2004,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[0]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +2017,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 // GetStatusResponse is the status at one moment.
@@ -273,7 +2050,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[1]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +2062,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[1]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +2075,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -389,7 +2166,7 @@ type HsmStatus struct {
 
 func (x *HsmStatus) Reset() {
 	*x = HsmStatus{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[2]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +2178,7 @@ func (x *HsmStatus) String() string {
 func (*HsmStatus) ProtoMessage() {}
 
 func (x *HsmStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[2]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +2191,7 @@ func (x *HsmStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HsmStatus.ProtoReflect.Descriptor instead.
 func (*HsmStatus) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HsmStatus) GetConnections() uint32 {
@@ -474,7 +2251,7 @@ type WorkerStatus struct {
 
 func (x *WorkerStatus) Reset() {
 	*x = WorkerStatus{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[3]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +2263,7 @@ func (x *WorkerStatus) String() string {
 func (*WorkerStatus) ProtoMessage() {}
 
 func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[3]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +2276,7 @@ func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerStatus.ProtoReflect.Descriptor instead.
 func (*WorkerStatus) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WorkerStatus) GetSlot() uint32 {
@@ -585,7 +2362,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[4]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +2374,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[4]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +2387,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *JournalStatus) GetLastSequence() uint64 {
@@ -642,7 +2419,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[5]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +2431,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[5]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +2444,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListKeysRequest) GetKeySet() string {
@@ -704,7 +2481,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[6]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +2493,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[6]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +2506,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -765,7 +2542,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[7]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +2554,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[7]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +2567,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Key) GetKeySet() string {
@@ -839,7 +2616,7 @@ type RecycleWorkersRequest struct {
 
 func (x *RecycleWorkersRequest) Reset() {
 	*x = RecycleWorkersRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[8]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +2628,7 @@ func (x *RecycleWorkersRequest) String() string {
 func (*RecycleWorkersRequest) ProtoMessage() {}
 
 func (x *RecycleWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[8]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +2641,7 @@ func (x *RecycleWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleWorkersRequest.ProtoReflect.Descriptor instead.
 func (*RecycleWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecycleWorkersRequest) GetReason() string {
@@ -883,7 +2660,7 @@ type RecycleWorkersResponse struct {
 
 func (x *RecycleWorkersResponse) Reset() {
 	*x = RecycleWorkersResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[9]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +2672,7 @@ func (x *RecycleWorkersResponse) String() string {
 func (*RecycleWorkersResponse) ProtoMessage() {}
 
 func (x *RecycleWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[9]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +2685,7 @@ func (x *RecycleWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleWorkersResponse.ProtoReflect.Descriptor instead.
 func (*RecycleWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 // ReloadPolicyRequest asks for the policy file to be read again. The file's
@@ -929,7 +2706,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[10]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +2718,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[10]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +2731,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReloadPolicyRequest) GetDryRun() bool {
@@ -1001,7 +2778,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[11]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +2790,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[11]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +2803,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReloadPolicyResponse) GetApplied() bool {
@@ -1069,7 +2846,132 @@ var File_tapseal_v1_admin_proto protoreflect.FileDescriptor
 const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x16tapseal/v1/admin.proto\x12\n" +
-	"tapseal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"tapseal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btapseal/v1/cryptogram.proto\"/\n" +
+	"\tTokenName\x12\x10\n" +
+	"\x03pan\x18\x01 \x01(\tR\x03pan\x12\x10\n" +
+	"\x03psn\x18\x02 \x01(\tR\x03psn\"<\n" +
+	"\aKeyName\x12\x17\n" +
+	"\akey_set\x18\x01 \x01(\tR\x06keySet\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\xa6\x01\n" +
+	"\x06Target\x12-\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.tapseal.v1.TokenNameH\x00R\x05token\x12\x1d\n" +
+	"\tdevice_id\x18\x02 \x01(\tH\x00R\bdeviceId\x12\x1d\n" +
+	"\tbin_range\x18\x03 \x01(\tH\x00R\bbinRange\x12'\n" +
+	"\x03key\x18\x04 \x01(\v2\x13.tapseal.v1.KeyNameH\x00R\x03keyB\x06\n" +
+	"\x04what\"\x8f\x03\n" +
+	"\n" +
+	"TokenState\x12/\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x17.tapseal.v1.TokenStatusR\x06status\x12\x1d\n" +
+	"\n" +
+	"changed_by\x18\x02 \x01(\tR\tchangedBy\x129\n" +
+	"\n" +
+	"changed_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vhighest_atc\x18\x05 \x01(\rR\n" +
+	"highestAtc\x12,\n" +
+	"\x12accepted_in_window\x18\x06 \x01(\rR\x10acceptedInWindow\x12\x1b\n" +
+	"\tfloor_atc\x18\a \x01(\rR\bfloorAtc\x12\x1a\n" +
+	"\bfailures\x18\b \x01(\rR\bfailures\x129\n" +
+	"\vrestriction\x18\t \x01(\v2\x17.tapseal.v1.RestrictionR\vrestriction\x12\x1b\n" +
+	"\ttoken_ref\x18\n" +
+	" \x01(\tR\btokenRef\"\x9c\x02\n" +
+	"\vRestriction\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12/\n" +
+	"\bchannels\x18\x02 \x03(\x0e2\x13.tapseal.v1.ChannelR\bchannels\x12\x1e\n" +
+	"\n" +
+	"currencies\x18\x03 \x03(\tR\n" +
+	"currencies\x126\n" +
+	"\x17merchant_category_codes\x18\x04 \x03(\tR\x15merchantCategoryCodes\x12!\n" +
+	"\fmerchant_ids\x18\x05 \x03(\tR\vmerchantIds\x12%\n" +
+	"\x0eterminal_types\x18\x06 \x01(\fR\rterminalTypes\x12\x1d\n" +
+	"\n" +
+	"amount_cap\x18\a \x01(\x04R\tamountCap\"9\n" +
+	"\vShowRequest\x12*\n" +
+	"\x06target\x18\x01 \x01(\v2\x12.tapseal.v1.TargetR\x06target\"<\n" +
+	"\fShowResponse\x12,\n" +
+	"\x05state\x18\x01 \x01(\v2\x16.tapseal.v1.TokenStateR\x05state\"~\n" +
+	"\x0eSuspendRequest\x12*\n" +
+	"\x06target\x18\x01 \x01(\v2\x12.tapseal.v1.TargetR\x06target\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\adry_run\x18\x03 \x01(\bH\x00R\x06dryRun\x88\x01\x01B\n" +
+	"\n" +
+	"\b_dry_run\"=\n" +
+	"\x0fSuspendResponse\x12*\n" +
+	"\x06effect\x18\x01 \x01(\v2\x12.tapseal.v1.EffectR\x06effect\"}\n" +
+	"\rResumeRequest\x12*\n" +
+	"\x06target\x18\x01 \x01(\v2\x12.tapseal.v1.TargetR\x06target\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\adry_run\x18\x03 \x01(\bH\x00R\x06dryRun\x88\x01\x01B\n" +
+	"\n" +
+	"\b_dry_run\"<\n" +
+	"\x0eResumeResponse\x12*\n" +
+	"\x06effect\x18\x01 \x01(\v2\x12.tapseal.v1.EffectR\x06effect\"}\n" +
+	"\rDeleteRequest\x12*\n" +
+	"\x06target\x18\x01 \x01(\v2\x12.tapseal.v1.TargetR\x06target\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\adry_run\x18\x03 \x01(\bH\x00R\x06dryRun\x88\x01\x01B\n" +
+	"\n" +
+	"\b_dry_run\"<\n" +
+	"\x0eDeleteResponse\x12*\n" +
+	"\x06effect\x18\x01 \x01(\v2\x12.tapseal.v1.EffectR\x06effect\"\xbb\x01\n" +
+	"\x0fRestrictRequest\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.tapseal.v1.TokenNameR\x05token\x129\n" +
+	"\vrestriction\x18\x02 \x01(\v2\x17.tapseal.v1.RestrictionR\vrestriction\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\adry_run\x18\x04 \x01(\bH\x00R\x06dryRun\x88\x01\x01B\n" +
+	"\n" +
+	"\b_dry_run\">\n" +
+	"\x10RestrictResponse\x12*\n" +
+	"\x06effect\x18\x01 \x01(\v2\x12.tapseal.v1.EffectR\x06effect\"\xa0\x01\n" +
+	"\x12ResetWindowRequest\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.tapseal.v1.TokenNameR\x05token\x12\x1b\n" +
+	"\tfloor_atc\x18\x02 \x01(\rR\bfloorAtc\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\adry_run\x18\x04 \x01(\bH\x00R\x06dryRun\x88\x01\x01B\n" +
+	"\n" +
+	"\b_dry_run\"A\n" +
+	"\x13ResetWindowResponse\x12*\n" +
+	"\x06effect\x18\x01 \x01(\v2\x12.tapseal.v1.EffectR\x06effect\"\x80\x01\n" +
+	"\x06Effect\x12\x18\n" +
+	"\aapplied\x18\x01 \x01(\bR\aapplied\x12.\n" +
+	"\x06before\x18\x02 \x01(\v2\x16.tapseal.v1.TokenStateR\x06before\x12,\n" +
+	"\x05after\x18\x03 \x01(\v2\x16.tapseal.v1.TokenStateR\x05after\"\x12\n" +
+	"\x10ListStopsRequest\"C\n" +
+	"\x11ListStopsResponse\x12.\n" +
+	"\x05stops\x18\x01 \x03(\v2\x18.tapseal.v1.StandingStopR\x05stops\"h\n" +
+	"\fStandingStop\x12*\n" +
+	"\x06target\x18\x01 \x01(\v2\x12.tapseal.v1.TargetR\x06target\x12,\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.tapseal.v1.TokenStateR\x05state\"\xa0\x01\n" +
+	"\x12WatchEventsRequest\x12%\n" +
+	"\x0eafter_sequence\x18\x01 \x01(\x04R\rafterSequence\x12+\n" +
+	"\x05kinds\x18\x02 \x03(\x0e2\x15.tapseal.v1.EventKindR\x05kinds\x12\x19\n" +
+	"\bfrom_now\x18\x03 \x01(\bR\afromNow\x12\x1b\n" +
+	"\tuntil_now\x18\x04 \x01(\bR\buntilNow\"X\n" +
+	"\x13WatchEventsResponse\x12)\n" +
+	"\x06events\x18\x01 \x03(\v2\x11.tapseal.v1.EventR\x06events\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\x04R\x06cursor\"\xc1\x04\n" +
+	"\x05Event\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x15.tapseal.v1.EventKindR\x04kind\x12\x16\n" +
+	"\x06caller\x18\x04 \x01(\tR\x06caller\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12-\n" +
+	"\averdict\x18\x06 \x01(\x0e2\x13.tapseal.v1.VerdictR\averdict\x12,\n" +
+	"\areasons\x18\a \x03(\x0e2\x12.tapseal.v1.ReasonR\areasons\x123\n" +
+	"\tfreshness\x18\b \x01(\x0e2\x15.tapseal.v1.FreshnessR\tfreshness\x12\x1e\n" +
+	"\n" +
+	"assignment\x18\t \x01(\tR\n" +
+	"assignment\x12\x18\n" +
+	"\aprofile\x18\n" +
+	" \x01(\tR\aprofile\x12%\n" +
+	"\x03key\x18\v \x01(\v2\x13.tapseal.v1.KeyNameR\x03key\x12\x1b\n" +
+	"\ttoken_ref\x18\f \x01(\tR\btokenRef\x12\x16\n" +
+	"\x06action\x18\r \x01(\tR\x06action\x12\x18\n" +
+	"\aoutcome\x18\x0e \x01(\tR\aoutcome\x12\x1c\n" +
+	"\tprincipal\x18\x0f \x01(\tR\tprincipal\x12\x18\n" +
+	"\asubject\x18\x10 \x01(\tR\asubject\x12\x10\n" +
+	"\x03why\x18\x11 \x01(\tR\x03why\"\x12\n" +
 	"\x10GetStatusRequest\"\xe9\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -1134,7 +3036,22 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\rbefore_digest\x18\x02 \x01(\fR\fbeforeDigest\x12!\n" +
 	"\fafter_digest\x18\x03 \x01(\fR\vafterDigest\x12\x18\n" +
 	"\achanges\x18\x04 \x03(\tR\achanges\x12\x1a\n" +
-	"\bwarnings\x18\x05 \x03(\tR\bwarnings*V\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings*z\n" +
+	"\vTokenStatus\x12\x1c\n" +
+	"\x18TOKEN_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13TOKEN_STATUS_ACTIVE\x10\x01\x12\x1a\n" +
+	"\x16TOKEN_STATUS_SUSPENDED\x10\x02\x12\x18\n" +
+	"\x14TOKEN_STATUS_DELETED\x10\x03*\xe1\x01\n" +
+	"\tEventKind\x12\x1a\n" +
+	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13EVENT_KIND_DECISION\x10\x01\x12\x15\n" +
+	"\x11EVENT_KIND_REPLAY\x10\x02\x12\x16\n" +
+	"\x12EVENT_KIND_FAILURE\x10\x03\x12\x14\n" +
+	"\x10EVENT_KIND_LIMIT\x10\x04\x12\x16\n" +
+	"\x12EVENT_KIND_REFUSAL\x10\x05\x12\x16\n" +
+	"\x12EVENT_KIND_TROUBLE\x10\x06\x12\x12\n" +
+	"\x0eEVENT_KIND_ACT\x10\a\x12\x16\n" +
+	"\x12EVENT_KIND_JOURNAL\x10\b*V\n" +
 	"\n" +
 	"LoginState\x12\x1b\n" +
 	"\x17LOGIN_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
@@ -1153,12 +3070,20 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\x13KEY_STATE_SUSPENDED\x10\x03\x12\x19\n" +
 	"\x15KEY_STATE_DEACTIVATED\x10\x04\x12\x19\n" +
 	"\x15KEY_STATE_COMPROMISED\x10\x05\x12\x17\n" +
-	"\x13KEY_STATE_DESTROYED\x10\x062\xcb\x02\n" +
+	"\x13KEY_STATE_DESTROYED\x10\x062\xff\x06\n" +
 	"\fAdminService\x12H\n" +
 	"\tGetStatus\x12\x1c.tapseal.v1.GetStatusRequest\x1a\x1d.tapseal.v1.GetStatusResponse\x12E\n" +
 	"\bListKeys\x12\x1b.tapseal.v1.ListKeysRequest\x1a\x1c.tapseal.v1.ListKeysResponse\x12W\n" +
 	"\x0eRecycleWorkers\x12!.tapseal.v1.RecycleWorkersRequest\x1a\".tapseal.v1.RecycleWorkersResponse\x12Q\n" +
-	"\fReloadPolicy\x12\x1f.tapseal.v1.ReloadPolicyRequest\x1a .tapseal.v1.ReloadPolicyResponseB5Z3github.com/tapseal/tapseal/api/tapseal/v1;tapsealv1b\x06proto3"
+	"\fReloadPolicy\x12\x1f.tapseal.v1.ReloadPolicyRequest\x1a .tapseal.v1.ReloadPolicyResponse\x129\n" +
+	"\x04Show\x12\x17.tapseal.v1.ShowRequest\x1a\x18.tapseal.v1.ShowResponse\x12B\n" +
+	"\aSuspend\x12\x1a.tapseal.v1.SuspendRequest\x1a\x1b.tapseal.v1.SuspendResponse\x12?\n" +
+	"\x06Resume\x12\x19.tapseal.v1.ResumeRequest\x1a\x1a.tapseal.v1.ResumeResponse\x12?\n" +
+	"\x06Delete\x12\x19.tapseal.v1.DeleteRequest\x1a\x1a.tapseal.v1.DeleteResponse\x12E\n" +
+	"\bRestrict\x12\x1b.tapseal.v1.RestrictRequest\x1a\x1c.tapseal.v1.RestrictResponse\x12N\n" +
+	"\vResetWindow\x12\x1e.tapseal.v1.ResetWindowRequest\x1a\x1f.tapseal.v1.ResetWindowResponse\x12H\n" +
+	"\tListStops\x12\x1c.tapseal.v1.ListStopsRequest\x1a\x1d.tapseal.v1.ListStopsResponse\x12P\n" +
+	"\vWatchEvents\x12\x1e.tapseal.v1.WatchEventsRequest\x1a\x1f.tapseal.v1.WatchEventsResponse0\x01B5Z3github.com/tapseal/tapseal/api/tapseal/v1;tapsealv1b\x06proto3"
 
 var (
 	file_tapseal_v1_admin_proto_rawDescOnce sync.Once
@@ -1172,51 +3097,129 @@ func file_tapseal_v1_admin_proto_rawDescGZIP() []byte {
 	return file_tapseal_v1_admin_proto_rawDescData
 }
 
-var file_tapseal_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tapseal_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_tapseal_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_tapseal_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_tapseal_v1_admin_proto_goTypes = []any{
-	(LoginState)(0),                // 0: tapseal.v1.LoginState
-	(WorkerState)(0),               // 1: tapseal.v1.WorkerState
-	(KeyState)(0),                  // 2: tapseal.v1.KeyState
-	(*GetStatusRequest)(nil),       // 3: tapseal.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 4: tapseal.v1.GetStatusResponse
-	(*HsmStatus)(nil),              // 5: tapseal.v1.HsmStatus
-	(*WorkerStatus)(nil),           // 6: tapseal.v1.WorkerStatus
-	(*JournalStatus)(nil),          // 7: tapseal.v1.JournalStatus
-	(*ListKeysRequest)(nil),        // 8: tapseal.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 9: tapseal.v1.ListKeysResponse
-	(*Key)(nil),                    // 10: tapseal.v1.Key
-	(*RecycleWorkersRequest)(nil),  // 11: tapseal.v1.RecycleWorkersRequest
-	(*RecycleWorkersResponse)(nil), // 12: tapseal.v1.RecycleWorkersResponse
-	(*ReloadPolicyRequest)(nil),    // 13: tapseal.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),   // 14: tapseal.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(TokenStatus)(0),               // 0: tapseal.v1.TokenStatus
+	(EventKind)(0),                 // 1: tapseal.v1.EventKind
+	(LoginState)(0),                // 2: tapseal.v1.LoginState
+	(WorkerState)(0),               // 3: tapseal.v1.WorkerState
+	(KeyState)(0),                  // 4: tapseal.v1.KeyState
+	(*TokenName)(nil),              // 5: tapseal.v1.TokenName
+	(*KeyName)(nil),                // 6: tapseal.v1.KeyName
+	(*Target)(nil),                 // 7: tapseal.v1.Target
+	(*TokenState)(nil),             // 8: tapseal.v1.TokenState
+	(*Restriction)(nil),            // 9: tapseal.v1.Restriction
+	(*ShowRequest)(nil),            // 10: tapseal.v1.ShowRequest
+	(*ShowResponse)(nil),           // 11: tapseal.v1.ShowResponse
+	(*SuspendRequest)(nil),         // 12: tapseal.v1.SuspendRequest
+	(*SuspendResponse)(nil),        // 13: tapseal.v1.SuspendResponse
+	(*ResumeRequest)(nil),          // 14: tapseal.v1.ResumeRequest
+	(*ResumeResponse)(nil),         // 15: tapseal.v1.ResumeResponse
+	(*DeleteRequest)(nil),          // 16: tapseal.v1.DeleteRequest
+	(*DeleteResponse)(nil),         // 17: tapseal.v1.DeleteResponse
+	(*RestrictRequest)(nil),        // 18: tapseal.v1.RestrictRequest
+	(*RestrictResponse)(nil),       // 19: tapseal.v1.RestrictResponse
+	(*ResetWindowRequest)(nil),     // 20: tapseal.v1.ResetWindowRequest
+	(*ResetWindowResponse)(nil),    // 21: tapseal.v1.ResetWindowResponse
+	(*Effect)(nil),                 // 22: tapseal.v1.Effect
+	(*ListStopsRequest)(nil),       // 23: tapseal.v1.ListStopsRequest
+	(*ListStopsResponse)(nil),      // 24: tapseal.v1.ListStopsResponse
+	(*StandingStop)(nil),           // 25: tapseal.v1.StandingStop
+	(*WatchEventsRequest)(nil),     // 26: tapseal.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),    // 27: tapseal.v1.WatchEventsResponse
+	(*Event)(nil),                  // 28: tapseal.v1.Event
+	(*GetStatusRequest)(nil),       // 29: tapseal.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 30: tapseal.v1.GetStatusResponse
+	(*HsmStatus)(nil),              // 31: tapseal.v1.HsmStatus
+	(*WorkerStatus)(nil),           // 32: tapseal.v1.WorkerStatus
+	(*JournalStatus)(nil),          // 33: tapseal.v1.JournalStatus
+	(*ListKeysRequest)(nil),        // 34: tapseal.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 35: tapseal.v1.ListKeysResponse
+	(*Key)(nil),                    // 36: tapseal.v1.Key
+	(*RecycleWorkersRequest)(nil),  // 37: tapseal.v1.RecycleWorkersRequest
+	(*RecycleWorkersResponse)(nil), // 38: tapseal.v1.RecycleWorkersResponse
+	(*ReloadPolicyRequest)(nil),    // 39: tapseal.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),   // 40: tapseal.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),  // 41: google.protobuf.Timestamp
+	(Channel)(0),                   // 42: tapseal.v1.Channel
+	(Verdict)(0),                   // 43: tapseal.v1.Verdict
+	(Reason)(0),                    // 44: tapseal.v1.Reason
+	(Freshness)(0),                 // 45: tapseal.v1.Freshness
 }
 var file_tapseal_v1_admin_proto_depIdxs = []int32{
-	15, // 0: tapseal.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	15, // 1: tapseal.v1.GetStatusResponse.policy_loaded_at:type_name -> google.protobuf.Timestamp
-	5,  // 2: tapseal.v1.GetStatusResponse.hsm:type_name -> tapseal.v1.HsmStatus
-	7,  // 3: tapseal.v1.GetStatusResponse.journal:type_name -> tapseal.v1.JournalStatus
-	15, // 4: tapseal.v1.GetStatusResponse.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 5: tapseal.v1.HsmStatus.login:type_name -> tapseal.v1.LoginState
-	6,  // 6: tapseal.v1.HsmStatus.workers:type_name -> tapseal.v1.WorkerStatus
-	1,  // 7: tapseal.v1.WorkerStatus.state:type_name -> tapseal.v1.WorkerState
-	15, // 8: tapseal.v1.WorkerStatus.last_error_at:type_name -> google.protobuf.Timestamp
-	10, // 9: tapseal.v1.ListKeysResponse.keys:type_name -> tapseal.v1.Key
-	2,  // 10: tapseal.v1.Key.state:type_name -> tapseal.v1.KeyState
-	3,  // 11: tapseal.v1.AdminService.GetStatus:input_type -> tapseal.v1.GetStatusRequest
-	8,  // 12: tapseal.v1.AdminService.ListKeys:input_type -> tapseal.v1.ListKeysRequest
-	11, // 13: tapseal.v1.AdminService.RecycleWorkers:input_type -> tapseal.v1.RecycleWorkersRequest
-	13, // 14: tapseal.v1.AdminService.ReloadPolicy:input_type -> tapseal.v1.ReloadPolicyRequest
-	4,  // 15: tapseal.v1.AdminService.GetStatus:output_type -> tapseal.v1.GetStatusResponse
-	9,  // 16: tapseal.v1.AdminService.ListKeys:output_type -> tapseal.v1.ListKeysResponse
-	12, // 17: tapseal.v1.AdminService.RecycleWorkers:output_type -> tapseal.v1.RecycleWorkersResponse
-	14, // 18: tapseal.v1.AdminService.ReloadPolicy:output_type -> tapseal.v1.ReloadPolicyResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	5,  // 0: tapseal.v1.Target.token:type_name -> tapseal.v1.TokenName
+	6,  // 1: tapseal.v1.Target.key:type_name -> tapseal.v1.KeyName
+	0,  // 2: tapseal.v1.TokenState.status:type_name -> tapseal.v1.TokenStatus
+	41, // 3: tapseal.v1.TokenState.changed_at:type_name -> google.protobuf.Timestamp
+	9,  // 4: tapseal.v1.TokenState.restriction:type_name -> tapseal.v1.Restriction
+	42, // 5: tapseal.v1.Restriction.channels:type_name -> tapseal.v1.Channel
+	7,  // 6: tapseal.v1.ShowRequest.target:type_name -> tapseal.v1.Target
+	8,  // 7: tapseal.v1.ShowResponse.state:type_name -> tapseal.v1.TokenState
+	7,  // 8: tapseal.v1.SuspendRequest.target:type_name -> tapseal.v1.Target
+	22, // 9: tapseal.v1.SuspendResponse.effect:type_name -> tapseal.v1.Effect
+	7,  // 10: tapseal.v1.ResumeRequest.target:type_name -> tapseal.v1.Target
+	22, // 11: tapseal.v1.ResumeResponse.effect:type_name -> tapseal.v1.Effect
+	7,  // 12: tapseal.v1.DeleteRequest.target:type_name -> tapseal.v1.Target
+	22, // 13: tapseal.v1.DeleteResponse.effect:type_name -> tapseal.v1.Effect
+	5,  // 14: tapseal.v1.RestrictRequest.token:type_name -> tapseal.v1.TokenName
+	9,  // 15: tapseal.v1.RestrictRequest.restriction:type_name -> tapseal.v1.Restriction
+	22, // 16: tapseal.v1.RestrictResponse.effect:type_name -> tapseal.v1.Effect
+	5,  // 17: tapseal.v1.ResetWindowRequest.token:type_name -> tapseal.v1.TokenName
+	22, // 18: tapseal.v1.ResetWindowResponse.effect:type_name -> tapseal.v1.Effect
+	8,  // 19: tapseal.v1.Effect.before:type_name -> tapseal.v1.TokenState
+	8,  // 20: tapseal.v1.Effect.after:type_name -> tapseal.v1.TokenState
+	25, // 21: tapseal.v1.ListStopsResponse.stops:type_name -> tapseal.v1.StandingStop
+	7,  // 22: tapseal.v1.StandingStop.target:type_name -> tapseal.v1.Target
+	8,  // 23: tapseal.v1.StandingStop.state:type_name -> tapseal.v1.TokenState
+	1,  // 24: tapseal.v1.WatchEventsRequest.kinds:type_name -> tapseal.v1.EventKind
+	28, // 25: tapseal.v1.WatchEventsResponse.events:type_name -> tapseal.v1.Event
+	41, // 26: tapseal.v1.Event.time:type_name -> google.protobuf.Timestamp
+	1,  // 27: tapseal.v1.Event.kind:type_name -> tapseal.v1.EventKind
+	43, // 28: tapseal.v1.Event.verdict:type_name -> tapseal.v1.Verdict
+	44, // 29: tapseal.v1.Event.reasons:type_name -> tapseal.v1.Reason
+	45, // 30: tapseal.v1.Event.freshness:type_name -> tapseal.v1.Freshness
+	6,  // 31: tapseal.v1.Event.key:type_name -> tapseal.v1.KeyName
+	41, // 32: tapseal.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	41, // 33: tapseal.v1.GetStatusResponse.policy_loaded_at:type_name -> google.protobuf.Timestamp
+	31, // 34: tapseal.v1.GetStatusResponse.hsm:type_name -> tapseal.v1.HsmStatus
+	33, // 35: tapseal.v1.GetStatusResponse.journal:type_name -> tapseal.v1.JournalStatus
+	41, // 36: tapseal.v1.GetStatusResponse.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	2,  // 37: tapseal.v1.HsmStatus.login:type_name -> tapseal.v1.LoginState
+	32, // 38: tapseal.v1.HsmStatus.workers:type_name -> tapseal.v1.WorkerStatus
+	3,  // 39: tapseal.v1.WorkerStatus.state:type_name -> tapseal.v1.WorkerState
+	41, // 40: tapseal.v1.WorkerStatus.last_error_at:type_name -> google.protobuf.Timestamp
+	36, // 41: tapseal.v1.ListKeysResponse.keys:type_name -> tapseal.v1.Key
+	4,  // 42: tapseal.v1.Key.state:type_name -> tapseal.v1.KeyState
+	29, // 43: tapseal.v1.AdminService.GetStatus:input_type -> tapseal.v1.GetStatusRequest
+	34, // 44: tapseal.v1.AdminService.ListKeys:input_type -> tapseal.v1.ListKeysRequest
+	37, // 45: tapseal.v1.AdminService.RecycleWorkers:input_type -> tapseal.v1.RecycleWorkersRequest
+	39, // 46: tapseal.v1.AdminService.ReloadPolicy:input_type -> tapseal.v1.ReloadPolicyRequest
+	10, // 47: tapseal.v1.AdminService.Show:input_type -> tapseal.v1.ShowRequest
+	12, // 48: tapseal.v1.AdminService.Suspend:input_type -> tapseal.v1.SuspendRequest
+	14, // 49: tapseal.v1.AdminService.Resume:input_type -> tapseal.v1.ResumeRequest
+	16, // 50: tapseal.v1.AdminService.Delete:input_type -> tapseal.v1.DeleteRequest
+	18, // 51: tapseal.v1.AdminService.Restrict:input_type -> tapseal.v1.RestrictRequest
+	20, // 52: tapseal.v1.AdminService.ResetWindow:input_type -> tapseal.v1.ResetWindowRequest
+	23, // 53: tapseal.v1.AdminService.ListStops:input_type -> tapseal.v1.ListStopsRequest
+	26, // 54: tapseal.v1.AdminService.WatchEvents:input_type -> tapseal.v1.WatchEventsRequest
+	30, // 55: tapseal.v1.AdminService.GetStatus:output_type -> tapseal.v1.GetStatusResponse
+	35, // 56: tapseal.v1.AdminService.ListKeys:output_type -> tapseal.v1.ListKeysResponse
+	38, // 57: tapseal.v1.AdminService.RecycleWorkers:output_type -> tapseal.v1.RecycleWorkersResponse
+	40, // 58: tapseal.v1.AdminService.ReloadPolicy:output_type -> tapseal.v1.ReloadPolicyResponse
+	11, // 59: tapseal.v1.AdminService.Show:output_type -> tapseal.v1.ShowResponse
+	13, // 60: tapseal.v1.AdminService.Suspend:output_type -> tapseal.v1.SuspendResponse
+	15, // 61: tapseal.v1.AdminService.Resume:output_type -> tapseal.v1.ResumeResponse
+	17, // 62: tapseal.v1.AdminService.Delete:output_type -> tapseal.v1.DeleteResponse
+	19, // 63: tapseal.v1.AdminService.Restrict:output_type -> tapseal.v1.RestrictResponse
+	21, // 64: tapseal.v1.AdminService.ResetWindow:output_type -> tapseal.v1.ResetWindowResponse
+	24, // 65: tapseal.v1.AdminService.ListStops:output_type -> tapseal.v1.ListStopsResponse
+	27, // 66: tapseal.v1.AdminService.WatchEvents:output_type -> tapseal.v1.WatchEventsResponse
+	55, // [55:67] is the sub-list for method output_type
+	43, // [43:55] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_tapseal_v1_admin_proto_init() }
@@ -1224,14 +3227,26 @@ func file_tapseal_v1_admin_proto_init() {
 	if File_tapseal_v1_admin_proto != nil {
 		return
 	}
-	file_tapseal_v1_admin_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tapseal_v1_cryptogram_proto_init()
+	file_tapseal_v1_admin_proto_msgTypes[2].OneofWrappers = []any{
+		(*Target_Token)(nil),
+		(*Target_DeviceId)(nil),
+		(*Target_BinRange)(nil),
+		(*Target_Key)(nil),
+	}
+	file_tapseal_v1_admin_proto_msgTypes[7].OneofWrappers = []any{}
+	file_tapseal_v1_admin_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tapseal_v1_admin_proto_msgTypes[11].OneofWrappers = []any{}
+	file_tapseal_v1_admin_proto_msgTypes[13].OneofWrappers = []any{}
+	file_tapseal_v1_admin_proto_msgTypes[15].OneofWrappers = []any{}
+	file_tapseal_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tapseal_v1_admin_proto_rawDesc), len(file_tapseal_v1_admin_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   12,
+			NumEnums:      5,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

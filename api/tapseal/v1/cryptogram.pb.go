@@ -25,15 +25,82 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Channel is the way that a tap came.
+type Channel int32
+
+const (
+	// Not known.
+	Channel_CHANNEL_UNSPECIFIED Channel = 0
+	// Contactless at a point of sale.
+	Channel_CHANNEL_CONTACTLESS_POS Channel = 1
+	// Contact chip at a point of sale.
+	Channel_CHANNEL_CONTACT_POS Channel = 2
+	// Cash machine.
+	Channel_CHANNEL_ATM Channel = 3
+	// In an app or on a web page.
+	Channel_CHANNEL_ECOMMERCE Channel = 4
+	// Transit gate.
+	Channel_CHANNEL_TRANSIT Channel = 5
+)
+
+// Enum value maps for Channel.
+var (
+	Channel_name = map[int32]string{
+		0: "CHANNEL_UNSPECIFIED",
+		1: "CHANNEL_CONTACTLESS_POS",
+		2: "CHANNEL_CONTACT_POS",
+		3: "CHANNEL_ATM",
+		4: "CHANNEL_ECOMMERCE",
+		5: "CHANNEL_TRANSIT",
+	}
+	Channel_value = map[string]int32{
+		"CHANNEL_UNSPECIFIED":     0,
+		"CHANNEL_CONTACTLESS_POS": 1,
+		"CHANNEL_CONTACT_POS":     2,
+		"CHANNEL_ATM":             3,
+		"CHANNEL_ECOMMERCE":       4,
+		"CHANNEL_TRANSIT":         5,
+	}
+)
+
+func (x Channel) Enum() *Channel {
+	p := new(Channel)
+	*p = x
+	return p
+}
+
+func (x Channel) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Channel) Descriptor() protoreflect.EnumDescriptor {
+	return file_tapseal_v1_cryptogram_proto_enumTypes[0].Descriptor()
+}
+
+func (Channel) Type() protoreflect.EnumType {
+	return &file_tapseal_v1_cryptogram_proto_enumTypes[0]
+}
+
+func (x Channel) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Channel.Descriptor instead.
+func (Channel) EnumDescriptor() ([]byte, []int) {
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{0}
+}
+
 // Purpose says what the caller will do with the verdict.
 type Purpose int32
 
 const (
 	// Not set: INVALID_ARGUMENT.
 	Purpose_PURPOSE_UNSPECIFIED Purpose = 0
-	// Authorise the transaction.
+	// Authorise the transaction: consumes the application transaction counter, so
+	// that the same cryptogram is accepted once.
 	Purpose_PURPOSE_AUTHORISE Purpose = 1
-	// Completion, clearing, advice or resubmission: never gets an ARPC.
+	// Completion, clearing, advice or resubmission: says whether the cryptogram was
+	// accepted before, consumes nothing, and never gets an ARPC.
 	Purpose_PURPOSE_ADVICE Purpose = 2
 )
 
@@ -62,11 +129,11 @@ func (x Purpose) String() string {
 }
 
 func (Purpose) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_cryptogram_proto_enumTypes[0].Descriptor()
+	return file_tapseal_v1_cryptogram_proto_enumTypes[1].Descriptor()
 }
 
 func (Purpose) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_cryptogram_proto_enumTypes[0]
+	return &file_tapseal_v1_cryptogram_proto_enumTypes[1]
 }
 
 func (x Purpose) Number() protoreflect.EnumNumber {
@@ -75,7 +142,7 @@ func (x Purpose) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Purpose.Descriptor instead.
 func (Purpose) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{0}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{1}
 }
 
 // Verdict of a verification. The zero value means nothing.
@@ -119,11 +186,11 @@ func (x Verdict) String() string {
 }
 
 func (Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_cryptogram_proto_enumTypes[1].Descriptor()
+	return file_tapseal_v1_cryptogram_proto_enumTypes[2].Descriptor()
 }
 
 func (Verdict) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_cryptogram_proto_enumTypes[1]
+	return &file_tapseal_v1_cryptogram_proto_enumTypes[2]
 }
 
 func (x Verdict) Number() protoreflect.EnumNumber {
@@ -132,7 +199,7 @@ func (x Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Verdict.Descriptor instead.
 func (Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{1}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{2}
 }
 
 // Reason says what led to a verdict other than VALID. The list is closed
@@ -157,13 +224,64 @@ const (
 	// UNKNOWN: the HSM does not hold the key that the assignment names, or the
 	// key may not serve the profile.
 	Reason_REASON_KEY_UNAVAILABLE Reason = 7
-	// UNKNOWN: too many mismatches for this key and subject in a short time;
-	// nothing was compared.
+	// UNKNOWN: too many mismatches of this caller, for this token, BIN or in all,
+	// or for this key and token in one worker; the answer does not say whether the
+	// cryptogram is right. Beside INVALID, a further reason.
 	Reason_REASON_ATTEMPTS_LIMITED Reason = 8
 	// UNKNOWN: the decision could not be recorded.
 	Reason_REASON_AUDIT_UNAVAILABLE Reason = 9
 	// UNKNOWN: more requests than the service can take.
 	Reason_REASON_OVERLOADED Reason = 10
+	// INVALID, or a note beside VALID where the policy only observes: the
+	// cryptogram's counter was accepted before, in another request.
+	Reason_REASON_CRYPTOGRAM_REPLAYED Reason = 11
+	// INVALID: the policy is strict, and the counter is below the highest one.
+	Reason_REASON_ATC_LATE Reason = 12
+	// INVALID or a note, by policy: the counter is under the window, where nobody
+	// can tell whether it was accepted before.
+	Reason_REASON_ATC_UNDER_WINDOW Reason = 13
+	// INVALID: the counter, or of an unknown token the transaction date, is under
+	// the floor that was set when an older state was restored or a card reissued.
+	Reason_REASON_ATC_UNDER_FLOOR Reason = 14
+	// INVALID or a note, by policy: the counter is further ahead than the policy
+	// expects.
+	Reason_REASON_ATC_JUMP Reason = 15
+	// INVALID or a note, by policy: the terminal's unpredictable number is that of
+	// another recent transaction of this token.
+	Reason_REASON_UNPREDICTABLE_NUMBER_REUSED Reason = 16
+	// INVALID: the token is suspended.
+	Reason_REASON_TOKEN_SUSPENDED Reason = 17
+	// INVALID: the token is deleted.
+	Reason_REASON_TOKEN_DELETED Reason = 18
+	// INVALID: the policy accepts registered tokens only, and this one is not.
+	Reason_REASON_TOKEN_UNKNOWN Reason = 19
+	// INVALID: the device is stopped.
+	Reason_REASON_DEVICE_STOPPED Reason = 20
+	// INVALID: the BIN range is stopped.
+	Reason_REASON_BIN_STOPPED Reason = 21
+	// INVALID: the version of the key set is stopped.
+	Reason_REASON_KEY_STOPPED Reason = 22
+	// INVALID: the token is bound to a device, and the tap names another or none.
+	Reason_REASON_DEVICE_MISMATCH Reason = 23
+	// INVALID: the token may not be used in this channel.
+	Reason_REASON_CHANNEL_RESTRICTED Reason = 24
+	// INVALID: the token may not be used at this merchant, in its category or with
+	// this type of terminal.
+	Reason_REASON_MERCHANT_RESTRICTED Reason = 25
+	// INVALID: the token may not be used in this currency.
+	Reason_REASON_CURRENCY_RESTRICTED Reason = 26
+	// INVALID: the amount is over the token's cap.
+	Reason_REASON_AMOUNT_OVER_CAP Reason = 27
+	// INVALID or a note, by policy: more taps than the velocity rule allows.
+	Reason_REASON_VELOCITY_COUNT Reason = 28
+	// INVALID or a note, by policy: a larger sum than the velocity rule allows.
+	Reason_REASON_VELOCITY_AMOUNT Reason = 29
+	// INVALID, Respond: this tap was not accepted, or is not remembered any more.
+	Reason_REASON_NOT_ACCEPTED Reason = 30
+	// INVALID, Respond: another decision was answered for this cryptogram already.
+	Reason_REASON_ALREADY_RESPONDED Reason = 31
+	// UNKNOWN: the state of the token could not be read or written.
+	Reason_REASON_STATE_UNAVAILABLE Reason = 32
 )
 
 // Enum value maps for Reason.
@@ -180,19 +298,63 @@ var (
 		8:  "REASON_ATTEMPTS_LIMITED",
 		9:  "REASON_AUDIT_UNAVAILABLE",
 		10: "REASON_OVERLOADED",
+		11: "REASON_CRYPTOGRAM_REPLAYED",
+		12: "REASON_ATC_LATE",
+		13: "REASON_ATC_UNDER_WINDOW",
+		14: "REASON_ATC_UNDER_FLOOR",
+		15: "REASON_ATC_JUMP",
+		16: "REASON_UNPREDICTABLE_NUMBER_REUSED",
+		17: "REASON_TOKEN_SUSPENDED",
+		18: "REASON_TOKEN_DELETED",
+		19: "REASON_TOKEN_UNKNOWN",
+		20: "REASON_DEVICE_STOPPED",
+		21: "REASON_BIN_STOPPED",
+		22: "REASON_KEY_STOPPED",
+		23: "REASON_DEVICE_MISMATCH",
+		24: "REASON_CHANNEL_RESTRICTED",
+		25: "REASON_MERCHANT_RESTRICTED",
+		26: "REASON_CURRENCY_RESTRICTED",
+		27: "REASON_AMOUNT_OVER_CAP",
+		28: "REASON_VELOCITY_COUNT",
+		29: "REASON_VELOCITY_AMOUNT",
+		30: "REASON_NOT_ACCEPTED",
+		31: "REASON_ALREADY_RESPONDED",
+		32: "REASON_STATE_UNAVAILABLE",
 	}
 	Reason_value = map[string]int32{
-		"REASON_UNSPECIFIED":         0,
-		"REASON_CRYPTOGRAM_MISMATCH": 1,
-		"REASON_KEY_NOT_ACTIVE":      2,
-		"REASON_DEADLINE_EXCEEDED":   3,
-		"REASON_NO_WORKER":           4,
-		"REASON_HSM_FAILURE":         5,
-		"REASON_KEY_UNPROVEN":        6,
-		"REASON_KEY_UNAVAILABLE":     7,
-		"REASON_ATTEMPTS_LIMITED":    8,
-		"REASON_AUDIT_UNAVAILABLE":   9,
-		"REASON_OVERLOADED":          10,
+		"REASON_UNSPECIFIED":                 0,
+		"REASON_CRYPTOGRAM_MISMATCH":         1,
+		"REASON_KEY_NOT_ACTIVE":              2,
+		"REASON_DEADLINE_EXCEEDED":           3,
+		"REASON_NO_WORKER":                   4,
+		"REASON_HSM_FAILURE":                 5,
+		"REASON_KEY_UNPROVEN":                6,
+		"REASON_KEY_UNAVAILABLE":             7,
+		"REASON_ATTEMPTS_LIMITED":            8,
+		"REASON_AUDIT_UNAVAILABLE":           9,
+		"REASON_OVERLOADED":                  10,
+		"REASON_CRYPTOGRAM_REPLAYED":         11,
+		"REASON_ATC_LATE":                    12,
+		"REASON_ATC_UNDER_WINDOW":            13,
+		"REASON_ATC_UNDER_FLOOR":             14,
+		"REASON_ATC_JUMP":                    15,
+		"REASON_UNPREDICTABLE_NUMBER_REUSED": 16,
+		"REASON_TOKEN_SUSPENDED":             17,
+		"REASON_TOKEN_DELETED":               18,
+		"REASON_TOKEN_UNKNOWN":               19,
+		"REASON_DEVICE_STOPPED":              20,
+		"REASON_BIN_STOPPED":                 21,
+		"REASON_KEY_STOPPED":                 22,
+		"REASON_DEVICE_MISMATCH":             23,
+		"REASON_CHANNEL_RESTRICTED":          24,
+		"REASON_MERCHANT_RESTRICTED":         25,
+		"REASON_CURRENCY_RESTRICTED":         26,
+		"REASON_AMOUNT_OVER_CAP":             27,
+		"REASON_VELOCITY_COUNT":              28,
+		"REASON_VELOCITY_AMOUNT":             29,
+		"REASON_NOT_ACCEPTED":                30,
+		"REASON_ALREADY_RESPONDED":           31,
+		"REASON_STATE_UNAVAILABLE":           32,
 	}
 )
 
@@ -207,11 +369,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_cryptogram_proto_enumTypes[2].Descriptor()
+	return file_tapseal_v1_cryptogram_proto_enumTypes[3].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_cryptogram_proto_enumTypes[2]
+	return &file_tapseal_v1_cryptogram_proto_enumTypes[3]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -220,7 +382,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{2}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{3}
 }
 
 // RetryClass says whether repeating an UNKNOWN request can help.
@@ -264,11 +426,11 @@ func (x RetryClass) String() string {
 }
 
 func (RetryClass) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_cryptogram_proto_enumTypes[3].Descriptor()
+	return file_tapseal_v1_cryptogram_proto_enumTypes[4].Descriptor()
 }
 
 func (RetryClass) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_cryptogram_proto_enumTypes[3]
+	return &file_tapseal_v1_cryptogram_proto_enumTypes[4]
 }
 
 func (x RetryClass) Number() protoreflect.EnumNumber {
@@ -277,17 +439,27 @@ func (x RetryClass) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RetryClass.Descriptor instead.
 func (RetryClass) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{3}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{4}
 }
 
-// Freshness says whether replay protection looked at the cryptogram.
+// Freshness is what replay protection says of a cryptogram.
 type Freshness int32
 
 const (
 	// Not set.
 	Freshness_FRESHNESS_UNSPECIFIED Freshness = 0
-	// Nobody looked: a replayed cryptogram has the same answer.
+	// Nobody looked: the cryptogram is not authentic, or there is no verdict.
 	Freshness_FRESHNESS_NOT_CHECKED Freshness = 1
+	// The counter is above every one that was accepted of this token.
+	Freshness_FRESHNESS_FRESH Freshness = 2
+	// The counter is below the highest one, and was not accepted yet.
+	Freshness_FRESHNESS_LATE Freshness = 3
+	// This very request was accepted before: see Verification.repeated.
+	Freshness_FRESHNESS_REPEATED Freshness = 4
+	// The counter was accepted before, in another request.
+	Freshness_FRESHNESS_REPLAYED Freshness = 5
+	// The counter is under the window or a floor: nobody can tell.
+	Freshness_FRESHNESS_CANNOT_TELL Freshness = 6
 )
 
 // Enum value maps for Freshness.
@@ -295,10 +467,20 @@ var (
 	Freshness_name = map[int32]string{
 		0: "FRESHNESS_UNSPECIFIED",
 		1: "FRESHNESS_NOT_CHECKED",
+		2: "FRESHNESS_FRESH",
+		3: "FRESHNESS_LATE",
+		4: "FRESHNESS_REPEATED",
+		5: "FRESHNESS_REPLAYED",
+		6: "FRESHNESS_CANNOT_TELL",
 	}
 	Freshness_value = map[string]int32{
 		"FRESHNESS_UNSPECIFIED": 0,
 		"FRESHNESS_NOT_CHECKED": 1,
+		"FRESHNESS_FRESH":       2,
+		"FRESHNESS_LATE":        3,
+		"FRESHNESS_REPEATED":    4,
+		"FRESHNESS_REPLAYED":    5,
+		"FRESHNESS_CANNOT_TELL": 6,
 	}
 )
 
@@ -313,11 +495,11 @@ func (x Freshness) String() string {
 }
 
 func (Freshness) Descriptor() protoreflect.EnumDescriptor {
-	return file_tapseal_v1_cryptogram_proto_enumTypes[4].Descriptor()
+	return file_tapseal_v1_cryptogram_proto_enumTypes[5].Descriptor()
 }
 
 func (Freshness) Type() protoreflect.EnumType {
-	return &file_tapseal_v1_cryptogram_proto_enumTypes[4]
+	return &file_tapseal_v1_cryptogram_proto_enumTypes[5]
 }
 
 func (x Freshness) Number() protoreflect.EnumNumber {
@@ -326,7 +508,7 @@ func (x Freshness) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Freshness.Descriptor instead.
 func (Freshness) EnumDescriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{4}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{5}
 }
 
 // VerifyCryptogramRequest asks for the verdict on one tap.
@@ -683,7 +865,9 @@ func (x *TapError) GetRetryAfterMs() uint32 {
 // RespondRequest asks for the ARPC of a tap that was VALID.
 type RespondRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The same tap as in the verification, with purpose PURPOSE_AUTHORISE. Where
+	// The same tap as in the verification, with the same request_id and purpose
+	// PURPOSE_AUTHORISE: it must have been VALID, and recently (the assignment's
+	// policy says how many requests of a token are remembered). Where
 	// it has cryptogram information data (9F27), that must say ARQC: a card that
 	// approved or declined by itself waits for no response.
 	Tap *Tap `protobuf:"bytes,1,opt,name=tap,proto3" json:"tap,omitempty"`
@@ -932,8 +1116,11 @@ type Tap struct {
 	// application data has no public layout (pboc-tdes: 4 bytes). With values,
 	// the one there is used, and both is an error.
 	CardVerificationResults []byte `protobuf:"bytes,9,opt,name=card_verification_results,json=cardVerificationResults,proto3" json:"card_verification_results,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// Where the tap came from, for tokens that are bound or restricted. What is
+	// not said does not satisfy a restriction.
+	Place         *Place `protobuf:"bytes,10,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Tap) Reset() {
@@ -1040,6 +1227,13 @@ func (x *Tap) GetCardVerificationResults() []byte {
 	return nil
 }
 
+func (x *Tap) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
 type isTap_ChipData interface {
 	isTap_ChipData()
 }
@@ -1057,6 +1251,91 @@ type Tap_Values struct {
 func (*Tap_Field55) isTap_ChipData() {}
 
 func (*Tap_Values) isTap_ChipData() {}
+
+// Place says where a tap came from, in the caller's words. No cryptogram covers
+// any of it.
+type Place struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The channel.
+	Channel Channel `protobuf:"varint,1,opt,name=channel,proto3,enum=tapseal.v1.Channel" json:"channel,omitempty"`
+	// Merchant category code, ISO 18245: four decimal digits, or empty.
+	MerchantCategoryCode string `protobuf:"bytes,2,opt,name=merchant_category_code,json=merchantCategoryCode,proto3" json:"merchant_category_code,omitempty"`
+	// Terminal type, tag 9F35: one byte, n 2 (EMV Book 4, annex A1), or empty.
+	TerminalType []byte `protobuf:"bytes,3,opt,name=terminal_type,json=terminalType,proto3" json:"terminal_type,omitempty"`
+	// The acquirer's name of the merchant: at most 64 printable ASCII characters,
+	// or empty. Kept as a hash only.
+	MerchantId string `protobuf:"bytes,4,opt,name=merchant_id,json=merchantId,proto3" json:"merchant_id,omitempty"`
+	// The wallet provider's name of the device: at most 64 printable ASCII
+	// characters, or empty. Kept as a hash only.
+	DeviceId      string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Place) GetChannel() Channel {
+	if x != nil {
+		return x.Channel
+	}
+	return Channel_CHANNEL_UNSPECIFIED
+}
+
+func (x *Place) GetMerchantCategoryCode() string {
+	if x != nil {
+		return x.MerchantCategoryCode
+	}
+	return ""
+}
+
+func (x *Place) GetTerminalType() []byte {
+	if x != nil {
+		return x.TerminalType
+	}
+	return nil
+}
+
+func (x *Place) GetMerchantId() string {
+	if x != nil {
+		return x.MerchantId
+	}
+	return ""
+}
+
+func (x *Place) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
 
 // ChipData holds the data elements of a cryptogram as separate values, each
 // encoded as in its tag.
@@ -1097,7 +1376,7 @@ type ChipData struct {
 
 func (x *ChipData) Reset() {
 	*x = ChipData{}
-	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[10]
+	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1388,7 @@ func (x *ChipData) String() string {
 func (*ChipData) ProtoMessage() {}
 
 func (x *ChipData) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[10]
+	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1401,7 @@ func (x *ChipData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChipData.ProtoReflect.Descriptor instead.
 func (*ChipData) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{10}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChipData) GetAmountAuthorised() []byte {
@@ -1228,7 +1507,8 @@ type Verification struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The verdict. Only VALID means that the cryptogram is authentic.
 	Verdict Verdict `protobuf:"varint,1,opt,name=verdict,proto3,enum=tapseal.v1.Verdict" json:"verdict,omitempty"`
-	// Why, most important first. Empty for VALID.
+	// Why, most important first. Beside VALID: what the assignment's policy let
+	// pass, for example a jump of the counter.
 	Reasons []Reason `protobuf:"varint,2,rep,packed,name=reasons,proto3,enum=tapseal.v1.Reason" json:"reasons,omitempty"`
 	// Name of the profile that was applied, for example "visa-cvn18".
 	Profile string `protobuf:"bytes,3,opt,name=profile,proto3" json:"profile,omitempty"`
@@ -1236,18 +1516,26 @@ type Verification struct {
 	KeySet string `protobuf:"bytes,4,opt,name=key_set,json=keySet,proto3" json:"key_set,omitempty"`
 	// Version of the key within its set.
 	KeyVersion uint32 `protobuf:"varint,5,opt,name=key_version,json=keyVersion,proto3" json:"key_version,omitempty"`
-	// Whether the cryptogram was seen before. NOT_CHECKED in this version: the
-	// service has no replay protection yet, so the caller must have its own.
+	// What replay protection says of the cryptogram.
 	Freshness Freshness `protobuf:"varint,6,opt,name=freshness,proto3,enum=tapseal.v1.Freshness" json:"freshness,omitempty"`
 	// What to do about an UNKNOWN verdict.
-	Retry         RetryClass `protobuf:"varint,7,opt,name=retry,proto3,enum=tapseal.v1.RetryClass" json:"retry,omitempty"`
+	Retry RetryClass `protobuf:"varint,7,opt,name=retry,proto3,enum=tapseal.v1.RetryClass" json:"retry,omitempty"`
+	// This very request (caller, request_id and content) was accepted before, and
+	// this is the same answer once more. It has consumed nothing.
+	Repeated bool `protobuf:"varint,8,opt,name=repeated,proto3" json:"repeated,omitempty"`
+	// The transaction counter was accepted before this request by PURPOSE_AUTHORISE
+	// or, for a TC or AAC (tag 9F27), reported before by PURPOSE_ADVICE.
+	AcceptedBefore bool `protobuf:"varint,9,opt,name=accepted_before,json=acceptedBefore,proto3" json:"accepted_before,omitempty"`
+	// With RETRY_CLASS_BACKOFF: milliseconds after which a repetition can have
+	// another answer; 0 where that is not known.
+	RetryAfterMs  uint32 `protobuf:"varint,10,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Verification) Reset() {
 	*x = Verification{}
-	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[11]
+	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1547,7 @@ func (x *Verification) String() string {
 func (*Verification) ProtoMessage() {}
 
 func (x *Verification) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[11]
+	mi := &file_tapseal_v1_cryptogram_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1560,7 @@ func (x *Verification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verification.ProtoReflect.Descriptor instead.
 func (*Verification) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{11}
+	return file_tapseal_v1_cryptogram_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Verification) GetVerdict() Verdict {
@@ -1324,6 +1612,27 @@ func (x *Verification) GetRetry() RetryClass {
 	return RetryClass_RETRY_CLASS_UNSPECIFIED
 }
 
+func (x *Verification) GetRepeated() bool {
+	if x != nil {
+		return x.Repeated
+	}
+	return false
+}
+
+func (x *Verification) GetAcceptedBefore() bool {
+	if x != nil {
+		return x.AcceptedBefore
+	}
+	return false
+}
+
+func (x *Verification) GetRetryAfterMs() uint32 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
+}
+
 var File_tapseal_v1_cryptogram_proto protoreflect.FileDescriptor
 
 const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
@@ -1360,7 +1669,7 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\x0fRespondResponse\x12<\n" +
 	"\fverification\x18\x01 \x01(\v2\x18.tapseal.v1.VerificationR\fverification\x12\x12\n" +
 	"\x04arpc\x18\x02 \x01(\fR\x04arpc\x12<\n" +
-	"\x1aissuer_authentication_data\x18\x03 \x01(\fR\x18issuerAuthenticationData\"\xd2\x02\n" +
+	"\x1aissuer_authentication_data\x18\x03 \x01(\fR\x18issuerAuthenticationData\"\xfb\x02\n" +
 	"\x03Tap\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
@@ -1372,9 +1681,18 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\aprofile\x18\a \x01(\tR\aprofile\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\b \x01(\rR\ttimeoutMs\x12:\n" +
-	"\x19card_verification_results\x18\t \x01(\fR\x17cardVerificationResultsB\v\n" +
+	"\x19card_verification_results\x18\t \x01(\fR\x17cardVerificationResults\x12'\n" +
+	"\x05place\x18\n" +
+	" \x01(\v2\x11.tapseal.v1.PlaceR\x05placeB\v\n" +
 	"\tchip_dataB\x06\n" +
-	"\x04_psn\"\x92\x06\n" +
+	"\x04_psn\"\xcf\x01\n" +
+	"\x05Place\x12-\n" +
+	"\achannel\x18\x01 \x01(\x0e2\x13.tapseal.v1.ChannelR\achannel\x124\n" +
+	"\x16merchant_category_code\x18\x02 \x01(\tR\x14merchantCategoryCode\x12#\n" +
+	"\rterminal_type\x18\x03 \x01(\fR\fterminalType\x12\x1f\n" +
+	"\vmerchant_id\x18\x04 \x01(\tR\n" +
+	"merchantId\x12\x1b\n" +
+	"\tdevice_id\x18\x05 \x01(\tR\bdeviceId\"\x92\x06\n" +
 	"\bChipData\x12+\n" +
 	"\x11amount_authorised\x18\x01 \x01(\fR\x10amountAuthorised\x12!\n" +
 	"\famount_other\x18\x02 \x01(\fR\vamountOther\x122\n" +
@@ -1390,7 +1708,7 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\x17issuer_application_data\x18\v \x01(\fR\x15issuerApplicationData\x125\n" +
 	"\x16application_cryptogram\x18\f \x01(\fR\x15applicationCryptogram\x12:\n" +
 	"\x19card_verification_results\x18\r \x01(\fR\x17cardVerificationResults\x12>\n" +
-	"\x1bcryptogram_information_data\x18\x0e \x01(\fR\x19cryptogramInformationData\"\xa2\x02\n" +
+	"\x1bcryptogram_information_data\x18\x0e \x01(\fR\x19cryptogramInformationData\"\x8d\x03\n" +
 	"\fVerification\x12-\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x13.tapseal.v1.VerdictR\averdict\x12,\n" +
 	"\areasons\x18\x02 \x03(\x0e2\x12.tapseal.v1.ReasonR\areasons\x12\x18\n" +
@@ -1399,7 +1717,18 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\vkey_version\x18\x05 \x01(\rR\n" +
 	"keyVersion\x123\n" +
 	"\tfreshness\x18\x06 \x01(\x0e2\x15.tapseal.v1.FreshnessR\tfreshness\x12,\n" +
-	"\x05retry\x18\a \x01(\x0e2\x16.tapseal.v1.RetryClassR\x05retry*M\n" +
+	"\x05retry\x18\a \x01(\x0e2\x16.tapseal.v1.RetryClassR\x05retry\x12\x1a\n" +
+	"\brepeated\x18\b \x01(\bR\brepeated\x12'\n" +
+	"\x0faccepted_before\x18\t \x01(\bR\x0eacceptedBefore\x12$\n" +
+	"\x0eretry_after_ms\x18\n" +
+	" \x01(\rR\fretryAfterMs*\x95\x01\n" +
+	"\aChannel\x12\x17\n" +
+	"\x13CHANNEL_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17CHANNEL_CONTACTLESS_POS\x10\x01\x12\x17\n" +
+	"\x13CHANNEL_CONTACT_POS\x10\x02\x12\x0f\n" +
+	"\vCHANNEL_ATM\x10\x03\x12\x15\n" +
+	"\x11CHANNEL_ECOMMERCE\x10\x04\x12\x13\n" +
+	"\x0fCHANNEL_TRANSIT\x10\x05*M\n" +
 	"\aPurpose\x12\x17\n" +
 	"\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PURPOSE_AUTHORISE\x10\x01\x12\x12\n" +
@@ -1408,7 +1737,7 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERDICT_VALID\x10\x01\x12\x13\n" +
 	"\x0fVERDICT_INVALID\x10\x02\x12\x13\n" +
-	"\x0fVERDICT_UNKNOWN\x10\x03*\xae\x02\n" +
+	"\x0fVERDICT_UNKNOWN\x10\x03*\x97\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aREASON_CRYPTOGRAM_MISMATCH\x10\x01\x12\x19\n" +
@@ -1421,16 +1750,43 @@ const file_tapseal_v1_cryptogram_proto_rawDesc = "" +
 	"\x17REASON_ATTEMPTS_LIMITED\x10\b\x12\x1c\n" +
 	"\x18REASON_AUDIT_UNAVAILABLE\x10\t\x12\x15\n" +
 	"\x11REASON_OVERLOADED\x10\n" +
-	"*w\n" +
+	"\x12\x1e\n" +
+	"\x1aREASON_CRYPTOGRAM_REPLAYED\x10\v\x12\x13\n" +
+	"\x0fREASON_ATC_LATE\x10\f\x12\x1b\n" +
+	"\x17REASON_ATC_UNDER_WINDOW\x10\r\x12\x1a\n" +
+	"\x16REASON_ATC_UNDER_FLOOR\x10\x0e\x12\x13\n" +
+	"\x0fREASON_ATC_JUMP\x10\x0f\x12&\n" +
+	"\"REASON_UNPREDICTABLE_NUMBER_REUSED\x10\x10\x12\x1a\n" +
+	"\x16REASON_TOKEN_SUSPENDED\x10\x11\x12\x18\n" +
+	"\x14REASON_TOKEN_DELETED\x10\x12\x12\x18\n" +
+	"\x14REASON_TOKEN_UNKNOWN\x10\x13\x12\x19\n" +
+	"\x15REASON_DEVICE_STOPPED\x10\x14\x12\x16\n" +
+	"\x12REASON_BIN_STOPPED\x10\x15\x12\x16\n" +
+	"\x12REASON_KEY_STOPPED\x10\x16\x12\x1a\n" +
+	"\x16REASON_DEVICE_MISMATCH\x10\x17\x12\x1d\n" +
+	"\x19REASON_CHANNEL_RESTRICTED\x10\x18\x12\x1e\n" +
+	"\x1aREASON_MERCHANT_RESTRICTED\x10\x19\x12\x1e\n" +
+	"\x1aREASON_CURRENCY_RESTRICTED\x10\x1a\x12\x1a\n" +
+	"\x16REASON_AMOUNT_OVER_CAP\x10\x1b\x12\x19\n" +
+	"\x15REASON_VELOCITY_COUNT\x10\x1c\x12\x1a\n" +
+	"\x16REASON_VELOCITY_AMOUNT\x10\x1d\x12\x17\n" +
+	"\x13REASON_NOT_ACCEPTED\x10\x1e\x12\x1c\n" +
+	"\x18REASON_ALREADY_RESPONDED\x10\x1f\x12\x1c\n" +
+	"\x18REASON_STATE_UNAVAILABLE\x10 *w\n" +
 	"\n" +
 	"RetryClass\x12\x1b\n" +
 	"\x17RETRY_CLASS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15RETRY_CLASS_IMMEDIATE\x10\x01\x12\x17\n" +
 	"\x13RETRY_CLASS_BACKOFF\x10\x02\x12\x18\n" +
-	"\x14RETRY_CLASS_OPERATOR\x10\x03*A\n" +
+	"\x14RETRY_CLASS_OPERATOR\x10\x03*\xb5\x01\n" +
 	"\tFreshness\x12\x19\n" +
 	"\x15FRESHNESS_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15FRESHNESS_NOT_CHECKED\x10\x012\x9c\x02\n" +
+	"\x15FRESHNESS_NOT_CHECKED\x10\x01\x12\x13\n" +
+	"\x0fFRESHNESS_FRESH\x10\x02\x12\x12\n" +
+	"\x0eFRESHNESS_LATE\x10\x03\x12\x16\n" +
+	"\x12FRESHNESS_REPEATED\x10\x04\x12\x16\n" +
+	"\x12FRESHNESS_REPLAYED\x10\x05\x12\x19\n" +
+	"\x15FRESHNESS_CANNOT_TELL\x10\x062\x9c\x02\n" +
 	"\x11CryptogramService\x12]\n" +
 	"\x10VerifyCryptogram\x12#.tapseal.v1.VerifyCryptogramRequest\x1a$.tapseal.v1.VerifyCryptogramResponse\x12d\n" +
 	"\x11VerifyCryptograms\x12$.tapseal.v1.VerifyCryptogramsRequest\x1a%.tapseal.v1.VerifyCryptogramsResponse(\x010\x01\x12B\n" +
@@ -1448,54 +1804,58 @@ func file_tapseal_v1_cryptogram_proto_rawDescGZIP() []byte {
 	return file_tapseal_v1_cryptogram_proto_rawDescData
 }
 
-var file_tapseal_v1_cryptogram_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tapseal_v1_cryptogram_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_tapseal_v1_cryptogram_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_tapseal_v1_cryptogram_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_tapseal_v1_cryptogram_proto_goTypes = []any{
-	(Purpose)(0),                      // 0: tapseal.v1.Purpose
-	(Verdict)(0),                      // 1: tapseal.v1.Verdict
-	(Reason)(0),                       // 2: tapseal.v1.Reason
-	(RetryClass)(0),                   // 3: tapseal.v1.RetryClass
-	(Freshness)(0),                    // 4: tapseal.v1.Freshness
-	(*VerifyCryptogramRequest)(nil),   // 5: tapseal.v1.VerifyCryptogramRequest
-	(*VerifyCryptogramResponse)(nil),  // 6: tapseal.v1.VerifyCryptogramResponse
-	(*VerifyCryptogramsRequest)(nil),  // 7: tapseal.v1.VerifyCryptogramsRequest
-	(*VerifyCryptogramsResponse)(nil), // 8: tapseal.v1.VerifyCryptogramsResponse
-	(*TapResult)(nil),                 // 9: tapseal.v1.TapResult
-	(*TapError)(nil),                  // 10: tapseal.v1.TapError
-	(*RespondRequest)(nil),            // 11: tapseal.v1.RespondRequest
-	(*CardStatusUpdate)(nil),          // 12: tapseal.v1.CardStatusUpdate
-	(*RespondResponse)(nil),           // 13: tapseal.v1.RespondResponse
-	(*Tap)(nil),                       // 14: tapseal.v1.Tap
-	(*ChipData)(nil),                  // 15: tapseal.v1.ChipData
-	(*Verification)(nil),              // 16: tapseal.v1.Verification
+	(Channel)(0),                      // 0: tapseal.v1.Channel
+	(Purpose)(0),                      // 1: tapseal.v1.Purpose
+	(Verdict)(0),                      // 2: tapseal.v1.Verdict
+	(Reason)(0),                       // 3: tapseal.v1.Reason
+	(RetryClass)(0),                   // 4: tapseal.v1.RetryClass
+	(Freshness)(0),                    // 5: tapseal.v1.Freshness
+	(*VerifyCryptogramRequest)(nil),   // 6: tapseal.v1.VerifyCryptogramRequest
+	(*VerifyCryptogramResponse)(nil),  // 7: tapseal.v1.VerifyCryptogramResponse
+	(*VerifyCryptogramsRequest)(nil),  // 8: tapseal.v1.VerifyCryptogramsRequest
+	(*VerifyCryptogramsResponse)(nil), // 9: tapseal.v1.VerifyCryptogramsResponse
+	(*TapResult)(nil),                 // 10: tapseal.v1.TapResult
+	(*TapError)(nil),                  // 11: tapseal.v1.TapError
+	(*RespondRequest)(nil),            // 12: tapseal.v1.RespondRequest
+	(*CardStatusUpdate)(nil),          // 13: tapseal.v1.CardStatusUpdate
+	(*RespondResponse)(nil),           // 14: tapseal.v1.RespondResponse
+	(*Tap)(nil),                       // 15: tapseal.v1.Tap
+	(*Place)(nil),                     // 16: tapseal.v1.Place
+	(*ChipData)(nil),                  // 17: tapseal.v1.ChipData
+	(*Verification)(nil),              // 18: tapseal.v1.Verification
 }
 var file_tapseal_v1_cryptogram_proto_depIdxs = []int32{
-	14, // 0: tapseal.v1.VerifyCryptogramRequest.tap:type_name -> tapseal.v1.Tap
-	16, // 1: tapseal.v1.VerifyCryptogramResponse.verification:type_name -> tapseal.v1.Verification
-	14, // 2: tapseal.v1.VerifyCryptogramsRequest.taps:type_name -> tapseal.v1.Tap
-	9,  // 3: tapseal.v1.VerifyCryptogramsResponse.results:type_name -> tapseal.v1.TapResult
-	16, // 4: tapseal.v1.TapResult.verification:type_name -> tapseal.v1.Verification
-	10, // 5: tapseal.v1.TapResult.error:type_name -> tapseal.v1.TapError
-	14, // 6: tapseal.v1.RespondRequest.tap:type_name -> tapseal.v1.Tap
-	12, // 7: tapseal.v1.RespondRequest.card_status_update:type_name -> tapseal.v1.CardStatusUpdate
-	16, // 8: tapseal.v1.RespondResponse.verification:type_name -> tapseal.v1.Verification
-	0,  // 9: tapseal.v1.Tap.purpose:type_name -> tapseal.v1.Purpose
-	15, // 10: tapseal.v1.Tap.values:type_name -> tapseal.v1.ChipData
-	1,  // 11: tapseal.v1.Verification.verdict:type_name -> tapseal.v1.Verdict
-	2,  // 12: tapseal.v1.Verification.reasons:type_name -> tapseal.v1.Reason
-	4,  // 13: tapseal.v1.Verification.freshness:type_name -> tapseal.v1.Freshness
-	3,  // 14: tapseal.v1.Verification.retry:type_name -> tapseal.v1.RetryClass
-	5,  // 15: tapseal.v1.CryptogramService.VerifyCryptogram:input_type -> tapseal.v1.VerifyCryptogramRequest
-	7,  // 16: tapseal.v1.CryptogramService.VerifyCryptograms:input_type -> tapseal.v1.VerifyCryptogramsRequest
-	11, // 17: tapseal.v1.CryptogramService.Respond:input_type -> tapseal.v1.RespondRequest
-	6,  // 18: tapseal.v1.CryptogramService.VerifyCryptogram:output_type -> tapseal.v1.VerifyCryptogramResponse
-	8,  // 19: tapseal.v1.CryptogramService.VerifyCryptograms:output_type -> tapseal.v1.VerifyCryptogramsResponse
-	13, // 20: tapseal.v1.CryptogramService.Respond:output_type -> tapseal.v1.RespondResponse
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 0: tapseal.v1.VerifyCryptogramRequest.tap:type_name -> tapseal.v1.Tap
+	18, // 1: tapseal.v1.VerifyCryptogramResponse.verification:type_name -> tapseal.v1.Verification
+	15, // 2: tapseal.v1.VerifyCryptogramsRequest.taps:type_name -> tapseal.v1.Tap
+	10, // 3: tapseal.v1.VerifyCryptogramsResponse.results:type_name -> tapseal.v1.TapResult
+	18, // 4: tapseal.v1.TapResult.verification:type_name -> tapseal.v1.Verification
+	11, // 5: tapseal.v1.TapResult.error:type_name -> tapseal.v1.TapError
+	15, // 6: tapseal.v1.RespondRequest.tap:type_name -> tapseal.v1.Tap
+	13, // 7: tapseal.v1.RespondRequest.card_status_update:type_name -> tapseal.v1.CardStatusUpdate
+	18, // 8: tapseal.v1.RespondResponse.verification:type_name -> tapseal.v1.Verification
+	1,  // 9: tapseal.v1.Tap.purpose:type_name -> tapseal.v1.Purpose
+	17, // 10: tapseal.v1.Tap.values:type_name -> tapseal.v1.ChipData
+	16, // 11: tapseal.v1.Tap.place:type_name -> tapseal.v1.Place
+	0,  // 12: tapseal.v1.Place.channel:type_name -> tapseal.v1.Channel
+	2,  // 13: tapseal.v1.Verification.verdict:type_name -> tapseal.v1.Verdict
+	3,  // 14: tapseal.v1.Verification.reasons:type_name -> tapseal.v1.Reason
+	5,  // 15: tapseal.v1.Verification.freshness:type_name -> tapseal.v1.Freshness
+	4,  // 16: tapseal.v1.Verification.retry:type_name -> tapseal.v1.RetryClass
+	6,  // 17: tapseal.v1.CryptogramService.VerifyCryptogram:input_type -> tapseal.v1.VerifyCryptogramRequest
+	8,  // 18: tapseal.v1.CryptogramService.VerifyCryptograms:input_type -> tapseal.v1.VerifyCryptogramsRequest
+	12, // 19: tapseal.v1.CryptogramService.Respond:input_type -> tapseal.v1.RespondRequest
+	7,  // 20: tapseal.v1.CryptogramService.VerifyCryptogram:output_type -> tapseal.v1.VerifyCryptogramResponse
+	9,  // 21: tapseal.v1.CryptogramService.VerifyCryptograms:output_type -> tapseal.v1.VerifyCryptogramsResponse
+	14, // 22: tapseal.v1.CryptogramService.Respond:output_type -> tapseal.v1.RespondResponse
+	20, // [20:23] is the sub-list for method output_type
+	17, // [17:20] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_tapseal_v1_cryptogram_proto_init() }
@@ -1520,8 +1880,8 @@ func file_tapseal_v1_cryptogram_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tapseal_v1_cryptogram_proto_rawDesc), len(file_tapseal_v1_cryptogram_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   12,
+			NumEnums:      6,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,8 +43,9 @@ type CryptogramServiceClient interface {
 	// are correlated by request_id; malformed input is an error inside its
 	// result and the stream goes on.
 	VerifyCryptograms(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[VerifyCryptogramsRequest, VerifyCryptogramsResponse], error)
-	// Respond verifies the tap again and, only if it is VALID, makes the ARPC
-	// for the issuer's decision.
+	// Respond verifies the tap again and, only if that tap was accepted before,
+	// makes the ARPC for the issuer's decision: one for each accepted cryptogram.
+	// Repeating the call with the same decision gives the same ARPC.
 	Respond(ctx context.Context, in *RespondRequest, opts ...grpc.CallOption) (*RespondResponse, error)
 }
 
@@ -104,8 +105,9 @@ type CryptogramServiceServer interface {
 	// are correlated by request_id; malformed input is an error inside its
 	// result and the stream goes on.
 	VerifyCryptograms(grpc.BidiStreamingServer[VerifyCryptogramsRequest, VerifyCryptogramsResponse]) error
-	// Respond verifies the tap again and, only if it is VALID, makes the ARPC
-	// for the issuer's decision.
+	// Respond verifies the tap again and, only if that tap was accepted before,
+	// makes the ARPC for the issuer's decision: one for each accepted cryptogram.
+	// Repeating the call with the same decision gives the same ARPC.
 	Respond(context.Context, *RespondRequest) (*RespondResponse, error)
 	mustEmbedUnimplementedCryptogramServiceServer()
 }
