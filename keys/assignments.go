@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/internal/protectedfile"
+	"github.com/tapseal/tapseal/internal/state"
 	"github.com/tapseal/tapseal/internal/strictyaml"
 )
 
@@ -23,6 +24,7 @@ type assignmentFile struct {
 	Profiles     []string  `yaml:"profiles"`       // what the issuer's cards use
 	ICCKeyOption string    `yaml:"icc_key_option"` // A or B; only where a profile leaves it to the issuer
 	Keys         []keyFile `yaml:"keys"`
+	policyFile   `yaml:",inline"`
 }
 
 type keyFile struct {
@@ -49,6 +51,7 @@ type assignment struct {
 	profiles []*cryptogram.Profile
 	byDKI    map[byte]keyRef
 	any      *keyRef
+	policy   *state.Policy
 }
 
 type keyRef struct {
@@ -63,6 +66,7 @@ type Resolution struct {
 	Option     cryptogram.KeyOption
 	KeySet     string
 	KeyVersion uint32
+	Policy     *state.Policy // shared, read only
 }
 
 // A ResolveError says why no key applies. Field is an EMV tag or a request
@@ -148,6 +152,10 @@ func (a *Assignments) add(index int, f *assignmentFile) error {
 		return err
 	}
 	if err := as.setKeys(f.Keys); err != nil {
+		return err
+	}
+	var err error
+	if as.policy, err = f.policyFile.parse(); err != nil {
 		return err
 	}
 	if len(f.BINs) == 0 {
@@ -254,7 +262,7 @@ func (a *Assignments) Resolve(pan cryptogram.PAN, iad cryptogram.IAD, profileNam
 	}
 	return Resolution{
 		Assignment: as.name, Profile: p, Option: as.optionFor(p),
-		KeySet: ref.set, KeyVersion: ref.version,
+		KeySet: ref.set, KeyVersion: ref.version, Policy: as.policy,
 	}, nil
 }
 

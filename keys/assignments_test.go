@@ -102,7 +102,10 @@ func TestResolve(t *testing.T) {
 			if got.Profile.Name != tc.wantName {
 				t.Fatalf("profile %s, want %s", got.Profile.Name, tc.wantName)
 			}
-			got.Profile = nil
+			if got.Policy == nil {
+				t.Fatal("no policy")
+			}
+			got.Profile, got.Policy = nil, nil
 			if got != tc.want {
 				t.Fatalf("got %+v, want %+v", got, tc.want)
 			}

@@ -178,3 +178,18 @@ func (o *Outcome) add(r Reason) {
 		o.n++
 	}
 }
+
+// ParseDigits reads exactly n decimal digits, at most four, as BCD: the three of
+// "978" are 0x0978.
+func ParseDigits(s string, n int) (bcd uint16, ok bool) {
+	if len(s) != n || n > 4 {
+		return 0, false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		bcd = bcd<<4 | uint16(s[i]-'0')
+	}
+	return bcd, true
+}
