@@ -43,6 +43,10 @@ func (a Answer) String() string {
 	return "invalid"
 }
 
+// A Subject is the hash of a PAN and sequence number under one version of the
+// subject key.
+type Subject = keys.Subject
+
 // A Call is one verification on its way through the pool. The owner fills in
 // the first block, submits it, and must not touch it until it comes back
 // through Sink, exactly once. Calls may be reused after that.
@@ -56,6 +60,12 @@ type Call struct {
 	Answer    Answer
 	ARPC      [8]byte
 	ARPCBytes uint8 // 0, 4 or 8; only with Matched
+
+	// Subjects are PAN and sequence number hashed under the current subject
+	// key and, during a rotation, the previous one. Only with Matched and
+	// Mismatched, and only from a worker whose manifest has such a key;
+	// version 0 is none.
+	Subjects [2]Subject
 
 	state callState // the pool's own
 }

@@ -32,6 +32,7 @@ type conn struct {
 	nc       *net.UnixConn
 	epoch    [frame.EpochBytes]byte
 	keys     []frame.KeyEntry
+	versions subjectVersions // of the subject keys in keys
 	admitted time.Time
 	gone     chan struct{} // closed when phase is no longer open
 
@@ -45,15 +46,15 @@ type conn struct {
 	written  uint64 // ids below were handed to the socket
 	resting  bool   // write waits for work
 	work     *sync.Cond
-	canaries map[uint64]chan frame.Status // by id of the Health frame
-	canaryID uint64                       // the last one
+	asked    map[uint64]question // Health and Subject frames without an answer, by id
+	askedID  uint64              // the last one
 }
 
 func newConn(p *Pool, worker string, nc *net.UnixConn) *conn {
 	return &conn{
 		pool: p, worker: worker, nc: nc, gone: make(chan struct{}),
 		phase: open, pending: newPending(), written: 1,
-		work: sync.NewCond(&p.mu), canaries: make(map[uint64]chan frame.Status),
+		work: sync.NewCond(&p.mu), asked: make(map[uint64]question),
 	}
 }
 

@@ -81,6 +81,7 @@ func (c *conn) readTable(n int, buf []byte) error {
 		}
 		buf = b
 	}
+	c.versions = subjectsOf(c.keys)
 	return checkTable(c.keys)
 }
 

@@ -8,27 +8,26 @@ import (
 )
 
 // inboxBytes is the most that one read takes. It holds the largest frame that
-// a worker may send after the handshake, 8 + 256 × 21 bytes, several times.
-const inboxBytes = 16 << 10
+// a worker may send after the handshake, 8 + 256 × 93 bytes, and several of
+// those that it does send.
+const inboxBytes = 32 << 10
+
+var _ [inboxBytes - frame.HeaderBytes - frame.MaxBatch*frame.ReplyBytes]struct{}
 
 // An inbox is what one read of a connection brought, decoded.
 type inbox struct {
-	buf     [inboxBytes]byte
-	filled  int
-	replies []frame.Reply
-	healthy []canaryReply
-	goAway  bool
-}
-
-type canaryReply struct {
-	id     uint64
-	status frame.Status
+	buf      [inboxBytes]byte
+	filled   int
+	replies  []frame.Reply
+	healthy  []frame.SubjectsReply // without subjects
+	subjects []frame.SubjectsReply
+	goAway   bool
 }
 
 // fill reads once and decodes the whole frames. It reports whether there was
 // anything, also beside an error: frames before the fault are good.
 func (in *inbox) fill(r io.Reader) (bool, error) {
-	in.replies, in.healthy, in.goAway = in.replies[:0], in.healthy[:0], false
+	in.replies, in.healthy, in.subjects, in.goAway = in.replies[:0], in.healthy[:0], in.subjects[:0], false
 	n, err := r.Read(in.buf[in.filled:])
 	in.filled += n
 	used := 0
@@ -56,7 +55,7 @@ func (in *inbox) decode(b []byte) (int, error) {
 	}
 	end := frame.HeaderBytes + int(h.PayloadBytes)
 	switch h.Type {
-	case frame.TypeReplies, frame.TypeHealthy, frame.TypeGoAway:
+	case frame.TypeReplies, frame.TypeHealthy, frame.TypeSubjects, frame.TypeGoAway:
 	default:
 		return 0, fmt.Errorf("%w: type %d from a worker", frame.ErrFrame, h.Type)
 	}
@@ -78,7 +77,13 @@ func (in *inbox) decodePayload(h frame.Header, b []byte) error {
 		if err != nil {
 			return err
 		}
-		in.healthy = append(in.healthy, canaryReply{id, status})
+		in.healthy = append(in.healthy, frame.SubjectsReply{ID: id, Status: status})
+	case frame.TypeSubjects:
+		r, err := frame.DecodeSubjects(b)
+		if err != nil {
+			return err
+		}
+		in.subjects = append(in.subjects, r)
 	case frame.TypeGoAway:
 		in.goAway = true
 	}

@@ -28,12 +28,12 @@ func (p *pieces) Read(dst []byte) (int, error) {
 }
 
 // drain reads to the end or to the first fault.
-func drain(r io.Reader) (replies []frame.Reply, healthy []canaryReply, goAways int, err error) {
+func drain(r io.Reader) (replies []frame.Reply, healthy []frame.SubjectsReply, goAways int, err error) {
 	var in inbox
 	for err == nil {
 		_, err = in.fill(r)
 		replies = slices.Concat(replies, in.replies)
-		healthy = slices.Concat(healthy, in.healthy)
+		healthy = slices.Concat(healthy, in.healthy, in.subjects)
 		if in.goAway {
 			goAways++
 		}
@@ -46,9 +46,14 @@ func drain(r io.Reader) (replies []frame.Reply, healthy []canaryReply, goAways i
 func FuzzInbox(f *testing.F) {
 	good, start := frame.Begin(nil)
 	good = frame.AppendReply(good, &frame.Reply{ID: 1, Status: frame.StatusMatched, ARPCBytes: 8, ARPC: [8]byte{1}})
-	good = frame.AppendReply(good, &frame.Reply{ID: 2, Status: frame.StatusMismatched})
+	good = frame.AppendReply(good, &frame.Reply{
+		ID: 2, Status: frame.StatusMismatched, Subjects: [2]Subject{{Version: 2, Hash: [32]byte{1}}, {Version: 1, Hash: [32]byte{2}}},
+	})
 	frame.End(good, start, frame.TypeReplies, 2)
 	good = frame.AppendHealthy(good, 1, frame.StatusTokenFailure)
+	good = frame.AppendSubjects(good, &frame.SubjectsReply{
+		ID: 2, Status: frame.StatusMatched, Subjects: [2]Subject{{Version: 1, Hash: [32]byte{1}}},
+	})
 	f.Add(frame.AppendGoAway(good), 5)
 	f.Add(good[:len(good)-1], 1)
 	f.Add(frame.AppendHello(good), 100)
@@ -64,6 +69,9 @@ func FuzzInbox(f *testing.F) {
 		for _, r := range whole {
 			if r.Status != frame.StatusMatched && r.ARPCBytes != 0 {
 				t.Error("response cryptogram beside no match")
+			}
+			if r.Status != frame.StatusMatched && r.Status != frame.StatusMismatched && r.Subjects != ([2]Subject{}) {
+				t.Error("subject beside no comparison")
 			}
 		}
 	})

@@ -42,14 +42,14 @@ func (p *Pool) goAway(c *conn) {
 	p.stats.GoAways++
 	p.leaveOpen(c, draining)
 	p.reclaim(c, p.clock.nanos())
-	c.dropCanaries()
+	c.dropAsked()
 }
 
 // retire ends a connection that holds no call any more.
 func (p *Pool) retire(c *conn) {
 	p.leaveOpen(c, closed)
 	p.conns = slices.DeleteFunc(p.conns, func(x *conn) bool { return x == c })
-	c.dropCanaries()
+	c.dropAsked()
 	c.work.Signal()
 	_ = c.nc.Close()
 }

@@ -1,6 +1,9 @@
 package hsm
 
-import "github.com/tapseal/tapseal/hsm/frame"
+import (
+	"github.com/tapseal/tapseal/cryptogram"
+	"github.com/tapseal/tapseal/hsm/frame"
+)
 
 // maxUnsentBytes bounds what waits to be written on one connection. One that
 // reaches it does not read and gets no more calls.
@@ -28,6 +31,11 @@ func (o *outbox) addItem(it *frame.Item) {
 func (o *outbox) addHealth(id uint64) {
 	o.endFrame()
 	o.bytes = frame.AppendHealth(o.bytes, id)
+}
+
+func (o *outbox) addSubject(id uint64, pan *cryptogram.PAN, psn cryptogram.PSN) {
+	o.endFrame()
+	o.bytes = frame.AppendSubject(o.bytes, id, pan, psn)
 }
 
 func (o *outbox) endFrame() {

@@ -65,8 +65,8 @@ func startPeer(tb testing.TB, dir, name string, change func(*peer)) *peer {
 
 func testTable() []frame.KeyEntry {
 	return []frame.KeyEntry{
-		{ID: keys.ID{1}, Set: "visa-demo", Version: 1, State: keys.Active, Profiles: []cryptogram.ProfileID{1, 2}},
-		{ID: keys.ID{2}, Set: "visa-demo", Version: 2, State: keys.PreActive, Profiles: []cryptogram.ProfileID{2}},
+		{ID: keys.ID{1}, Set: "visa-demo", Version: 1, State: keys.Active, Use: keys.UseIssuerAC, Profiles: []cryptogram.ProfileID{1, 2}},
+		{ID: keys.ID{2}, Set: "visa-demo", Version: 2, State: keys.PreActive, Use: keys.UseIssuerAC, Profiles: []cryptogram.ProfileID{2}},
 	}
 }
 

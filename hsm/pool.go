@@ -78,7 +78,7 @@ func (p *Pool) Submit(calls ...*Call) {
 	now, nanos := p.clock.now()
 	p.mu.Lock()
 	for _, c := range calls {
-		c.Answer, c.ARPC, c.ARPCBytes = 0, [8]byte{}, 0
+		c.Answer, c.ARPC, c.ARPCBytes, c.Subjects = 0, [8]byte{}, 0, [2]Subject{}
 		c.state = callState{deadline: wireDeadline(c.Deadline, now, nanos)}
 		p.stats.Submitted++
 		if a := p.refusal(c, nanos); a != 0 {

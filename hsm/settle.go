@@ -24,7 +24,12 @@ func (p *Pool) settle(c *conn, in *inbox, f *finisher) error {
 	}
 	for _, h := range in.healthy {
 		if err == nil {
-			err = c.settleCanary(h)
+			err = c.settleAsked(frame.TypeHealth, h)
+		}
+	}
+	for i := range in.subjects {
+		if err == nil {
+			err = c.settleSubjects(&in.subjects[i])
 		}
 	}
 	leaving := in.goAway && err == nil && c.phase == open
@@ -56,7 +61,7 @@ func (p *Pool) settleReply(c *conn, r *frame.Reply, f *finisher) error {
 		p.stats.LateReplies++
 		return nil
 	}
-	if !arpcFits(r, call.Request.Response.Kind) {
+	if !arpcFits(r, call.Request.Response.Kind) || !c.subjectsFit(r) {
 		return fmt.Errorf("%w: reply does not fit its request", frame.ErrFrame)
 	}
 	c.pending.remove(r.ID)
@@ -68,7 +73,7 @@ func (p *Pool) settleReply(c *conn, r *frame.Reply, f *finisher) error {
 		}
 	}
 	p.finish(call, answerTo(r.Status))
-	call.ARPC, call.ARPCBytes = r.ARPC, r.ARPCBytes
+	call.ARPC, call.ARPCBytes, call.Subjects = r.ARPC, r.ARPCBytes, r.Subjects
 	f.done = append(f.done, call)
 	return nil
 }
@@ -82,5 +87,5 @@ func mayDiffer(s frame.Status) bool {
 
 // drained reports whether a connection that is going away has nothing left.
 func (c *conn) drained() bool {
-	return c.phase == draining && c.pending.n == 0 && len(c.canaries) == 0
+	return c.phase == draining && c.pending.n == 0 && len(c.asked) == 0
 }

@@ -17,6 +17,7 @@ import (
 type KeyInfo struct {
 	ID       keys.ID
 	State    keys.State
+	Use      keys.Use
 	Profiles []cryptogram.ProfileID // shared, read only
 }
 
@@ -35,6 +36,8 @@ type keyTables struct {
 	mu     sync.Mutex
 	conns  []*conn // in order of admission
 	merged atomic.Pointer[map[keyName]KeyInfo]
+
+	subjects atomic.Uint64 // subjectVersions of the newest connection, packed
 }
 
 // Key looks up a key in the tables of the connected workers, or in the last
@@ -82,15 +85,18 @@ func (t *keyTables) merge() {
 	m := make(map[keyName]KeyInfo)
 	for _, c := range t.conns {
 		for _, e := range c.keys {
-			m[keyName{e.Set, e.Version}] = KeyInfo{ID: e.ID, State: e.State, Profiles: e.Profiles}
+			m[keyName{e.Set, e.Version}] = KeyInfo{ID: e.ID, State: e.State, Use: e.Use, Profiles: e.Profiles}
 		}
 	}
 	t.merged.Store(&m)
+	t.subjects.Store(t.conns[len(t.conns)-1].versions.pack())
 }
 
-// checkTable refuses a table that names one key twice or does not name one.
+// checkTable refuses a table that names one key twice or does not name one, and
+// one with two sets of subject keys.
 func checkTable(entries []frame.KeyEntry) error {
 	seen := make(map[keyName]bool, len(entries))
+	subjects := ""
 	for i := range entries {
 		e := &entries[i]
 		n := keyName{e.Set, e.Version}
@@ -99,10 +105,17 @@ func checkTable(entries []frame.KeyEntry) error {
 			return errors.New("key table has an entry without a name")
 		case e.State < keys.PreActive || e.State > keys.Destroyed:
 			return errors.New("key table has an entry in no known state")
+		case !e.Use.Known():
+			return errors.New("key table has an entry of no known use")
+		case e.Use == keys.UseSubjectHash && subjects != "" && subjects != e.Set:
+			return errors.New("key table has two sets of subject keys")
 		case seen[n]:
 			return errors.New("key table names a key twice")
 		}
 		seen[n] = true
+		if e.Use == keys.UseSubjectHash {
+			subjects = e.Set
+		}
 	}
 	return nil
 }

@@ -29,6 +29,9 @@ const (
 	// ImportDemoKey makes an issuer AC key from a published test value,
 	// reads it back and records its canary.
 	ImportDemoKey Operation = "import-demo-key"
+	// MakeSubjectKey generates a subject key in the token, reads it back and
+	// records its check value and canary. Nobody ever has its value.
+	MakeSubjectKey Operation = "make-subject-key"
 	// Inventory lists the secret keys of the token and what is wrong with
 	// their attributes.
 	Inventory Operation = "inventory"
@@ -41,6 +44,7 @@ type Act struct {
 	PINFile    string        // user PIN: regular file, mode 0600, owned by the effective user
 	PIN        secret.Secret // user PIN that is in no file, instead
 	Key        *DemoKey      // ImportDemoKey only
+	Label      string        // MakeSubjectKey only: CKA_LABEL, for people
 }
 
 // A DemoKey is a published test value to import: never a live key, because the
@@ -67,8 +71,11 @@ func (a *Act) Check() error {
 	case (a.PINFile == "") == a.PIN.IsZero():
 		return fmt.Errorf("act %q: needs a pin file or a PIN, and not both", a.Operation)
 	}
+	if (a.Operation == MakeSubjectKey) != (a.Label != "") {
+		return fmt.Errorf("act %q: the label of a new key is missing, or there is none to make", a.Operation)
+	}
 	switch a.Operation {
-	case InitToken, Inventory:
+	case InitToken, Inventory, MakeSubjectKey:
 		if a.Key != nil {
 			return fmt.Errorf("act %q takes no key", a.Operation)
 		}
@@ -85,16 +92,16 @@ func (a *Act) Check() error {
 // A Result is what an act gives back; which field is set depends on the act.
 type Result struct {
 	TokenSerial string   // InitToken
-	Key         *MadeKey // ImportDemoKey
+	Key         *MadeKey // ImportDemoKey, MakeSubjectKey
 	Objects     []Object // Inventory
 }
 
 // A MadeKey describes a key after it was made and read back: what a manifest
-// needs to recognise it.
+// needs to recognise it, see keys.Version.
 type MadeKey struct {
 	ID         keys.ID // random, CKA_ID
-	CheckValue [3]byte // first bytes of DES3(K)[0^8], computed in the token
-	Canary     [8]byte // outcome of cryptogram.CanaryPlan
+	CheckValue [3]byte // computed in the token
+	Canary     [8]byte
 }
 
 // An Object is one secret key of an inventory.
@@ -102,5 +109,5 @@ type Object struct {
 	ID         []byte   // CKA_ID, of any length: it may be an object that is not ours
 	Label      string   // CKA_LABEL
 	CheckValue []byte   // CKA_CHECK_VALUE, empty where the module gives none
-	Faults     []string // differences from the template of an issuer AC key
+	Faults     []string // differences from the template that is nearest to it
 }

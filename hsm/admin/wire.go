@@ -31,6 +31,7 @@ type wireOrder struct {
 	PINFile    string    `json:"pin_file,omitempty"`
 	PIN        []byte    `json:"pin,omitempty"`
 	Key        *wireKey  `json:"key,omitempty"`
+	Label      string    `json:"label,omitempty"`
 }
 
 type wireKey struct {
@@ -62,7 +63,7 @@ type wireObject struct {
 func WriteOrder(w io.Writer, o *Order) error {
 	m := wireOrder{
 		Module: o.Module, ModuleArgs: o.ModuleArgs,
-		Operation: o.Act.Operation, TokenLabel: o.Act.TokenLabel, PINFile: o.Act.PINFile,
+		Operation: o.Act.Operation, TokenLabel: o.Act.TokenLabel, PINFile: o.Act.PINFile, Label: o.Act.Label,
 	}
 	o.Act.PIN.Use(func(b []byte) { m.PIN = bytes.Clone(b) })
 	defer clear(m.PIN)
@@ -79,7 +80,7 @@ func ReadOrder(r io.Reader) (Order, error) {
 		return Order{}, fmt.Errorf("reading order: %w", err)
 	}
 	o := Order{Module: m.Module, ModuleArgs: m.ModuleArgs, Act: Act{
-		Operation: m.Operation, TokenLabel: m.TokenLabel, PINFile: m.PINFile,
+		Operation: m.Operation, TokenLabel: m.TokenLabel, PINFile: m.PINFile, Label: m.Label,
 	}}
 	if len(m.PIN) > 0 {
 		o.Act.PIN = secret.New(m.PIN)

@@ -18,6 +18,7 @@ func orders() []Order {
 		{Module: "/m.so", Act: Act{Operation: InitToken, TokenLabel: LabelPrefix, PINFile: "/pin"}},
 		{Module: "/m.so", Act: Act{Operation: InitToken, TokenLabel: LabelPrefix, PIN: secret.New([]byte("12345678"))}},
 		{Module: "/m.so", ModuleArgs: "configdir='sql:/d'", Act: Act{Operation: Inventory, TokenLabel: LabelPrefix + "-1", PINFile: "/pin"}},
+		{Module: "/m.so", Act: Act{Operation: MakeSubjectKey, TokenLabel: LabelPrefix, PINFile: "/pin", Label: "subjects-1"}},
 		{Module: "/m.so", Act: Act{
 			Operation: ImportDemoKey, TokenLabel: LabelPrefix, PINFile: "/pin",
 			Key: &DemoKey{Label: "demo/1", Value: [16]byte{1, 2, 3, 0xFF}},

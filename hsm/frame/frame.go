@@ -6,7 +6,8 @@
 // A connection starts with Hello from the client and Welcome from the worker,
 // followed by as many KeyTable frames as Welcome announces. Then the client
 // sends Verify and Health frames at will, and the worker answers each item
-// once, in any order. GoAway says that the worker takes no new requests on
+// once, in any order. Subject frames ask for the hash of a PAN alone, for
+// administration; they name no key. GoAway says that the worker takes no new requests on
 // this connection: the ones sent before are still answered. Anything that
 // does not decode exactly ends the connection.
 //
@@ -24,7 +25,7 @@ import (
 )
 
 // Version is the only protocol version this code speaks.
-const Version = 1
+const Version = 2
 
 // Limits of the protocol.
 const (
@@ -40,14 +41,16 @@ type Type uint8
 
 // Frame types.
 const (
-	TypeHello    Type = 1 // client → worker
-	TypeWelcome  Type = 2 // worker → client
-	TypeKeyTable Type = 3 // worker → client
-	TypeVerify   Type = 4 // client → worker
-	TypeReplies  Type = 5 // worker → client
-	TypeHealth   Type = 6 // client → worker: run a canary now
-	TypeHealthy  Type = 7 // worker → client
-	TypeGoAway   Type = 8 // worker → client
+	TypeHello    Type = 1  // client → worker
+	TypeWelcome  Type = 2  // worker → client
+	TypeKeyTable Type = 3  // worker → client
+	TypeVerify   Type = 4  // client → worker
+	TypeReplies  Type = 5  // worker → client
+	TypeHealth   Type = 6  // client → worker: run a canary now
+	TypeHealthy  Type = 7  // worker → client
+	TypeGoAway   Type = 8  // worker → client
+	TypeSubject  Type = 9  // client → worker: hash this PAN and sequence number
+	TypeSubjects Type = 10 // worker → client
 )
 
 // Status is the answer to one item. Values are far apart, so that no single
@@ -132,6 +135,10 @@ func (h Header) plausible() bool {
 		return n == healthyBytes && count == 0
 	case TypeGoAway:
 		return n == 0 && count == 0
+	case TypeSubject:
+		return n >= minSubjectBytes && n <= maxSubjectBytes && count == 0
+	case TypeSubjects:
+		return n == subjectsBytes && count == 0
 	}
 	return false
 }
@@ -181,4 +188,10 @@ type Reply struct {
 	Status    Status
 	ARPCBytes uint8 // 0, 4 or 8; only with StatusMatched
 	ARPC      [8]byte
+
+	// Subjects are the PAN and sequence number of the request, hashed under
+	// the current subject key and, during a rotation, the previous one. Only
+	// with StatusMatched and StatusMismatched, and only where the manifest of
+	// the worker has such a key; version 0 is none.
+	Subjects [2]keys.Subject
 }

@@ -89,7 +89,26 @@ func drawReply(t *rapid.T) Reply {
 		r.ARPCBytes = rapid.SampledFrom([]uint8{0, 4, 8}).Draw(t, "arpc length")
 		draw(t, "arpc", r.ARPC[:r.ARPCBytes])
 	}
+	if r.Status == StatusMatched || r.Status == StatusMismatched {
+		r.Subjects = drawSubjects(t, 0)
+	}
 	return r
+}
+
+// drawSubjects draws at least so many that are there.
+func drawSubjects(t *rapid.T, least int) (s [2]keys.Subject) {
+	n := rapid.IntRange(least, 2).Draw(t, "subjects")
+	for i := range n {
+		draw(t, "hash", s[i].Hash[:])
+		s[i].Hash[0] |= 1
+	}
+	if n > 0 {
+		s[0].Version = rapid.Uint32Range(uint32(n), 1<<32-1).Draw(t, "current")
+	}
+	if n > 1 {
+		s[1].Version = rapid.Uint32Range(1, s[0].Version-1).Draw(t, "previous")
+	}
+	return s
 }
 
 func drawKeyEntry(t *rapid.T) KeyEntry {
@@ -97,6 +116,7 @@ func drawKeyEntry(t *rapid.T) KeyEntry {
 		Set:     rapid.StringN(0, 60, 255).Draw(t, "set"),
 		Version: rapid.Uint32().Draw(t, "version"),
 		State:   keys.State(rapid.Byte().Draw(t, "state")),
+		Use:     keys.Use(rapid.Byte().Draw(t, "use")),
 	}
 	draw(t, "key", e.ID[:])
 	for _, p := range rapid.SliceOfN(rapid.Uint16(), 0, 255).Draw(t, "profiles") {
@@ -245,6 +265,71 @@ func TestHandshakeAndHealthRoundTrip(t *testing.T) {
 	}
 }
 
+func TestSubjectRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		it := drawItem(t)
+		pan, psn := it.Request.PAN, it.Request.PSN
+		b := AppendSubject(nil, it.ID, &pan, psn)
+		if _, err := ParseHeader(b); err != nil {
+			t.Fatal(err)
+		}
+		id, gotPAN, gotPSN, err := DecodeSubject(b[HeaderBytes:])
+		if err != nil || id != it.ID || gotPAN != pan || gotPSN != psn {
+			t.Fatalf("another subject, error %v", err)
+		}
+		want := SubjectsReply{ID: it.ID, Status: rapid.SampledFrom(statuses()).Draw(t, "status")}
+		if want.Status == StatusMatched {
+			want.Subjects = drawSubjects(t, 1)
+		}
+		b = AppendSubjects(nil, &want)
+		if _, err := ParseHeader(b); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := DecodeSubjects(b[HeaderBytes:]); err != nil || got != want {
+			t.Fatalf("another answer, error %v", err)
+		}
+	})
+	none := AppendSubject(nil, 1, &cryptogram.PAN{}, cryptogram.PSN{})
+	if _, _, _, err := DecodeSubject(none[HeaderBytes:]); !errors.Is(err, ErrFrame) {
+		t.Errorf("a subject without a PAN: %v", err)
+	}
+}
+
+// Subjects that cannot be are refused, in both frames that carry them.
+func TestWrongSubjects(t *testing.T) {
+	some := [keys.SubjectBytes]byte{31: 1}
+	both := [2]keys.Subject{{Version: 2, Hash: some}, {Version: 1, Hash: some}}
+	for name, tc := range map[string]struct {
+		status   Status
+		subjects [2]keys.Subject
+		only     Type // 0: both
+	}{
+		"a hash without a version":     {StatusMatched, [2]keys.Subject{{Hash: some}}, 0},
+		"a version without a hash":     {StatusMatched, [2]keys.Subject{{Version: 1}}, 0},
+		"previous without current":     {StatusMatched, [2]keys.Subject{1: {Version: 1, Hash: some}}, 0},
+		"previous of the same version": {StatusMatched, [2]keys.Subject{{Version: 1, Hash: some}, {Version: 1, Hash: some}}, 0},
+		"previous of a later version":  {StatusMatched, [2]keys.Subject{{Version: 1, Hash: some}, {Version: 2, Hash: some}}, 0},
+		"previous without a hash":      {StatusMatched, [2]keys.Subject{{Version: 2, Hash: some}, {Version: 1}}, 0},
+		"beside a failure":             {StatusTokenFailure, both, 0},
+		"beside an unknown status":     {StatusMatched ^ 1, both, 0},
+		"beside a refusal":             {StatusNotBound, both, 0},
+		"beside a mismatch":            {StatusMismatched, both, TypeSubjects},
+		"none":                         {StatusMatched, [2]keys.Subject{}, TypeSubjects},
+	} {
+		if tc.only != TypeSubjects {
+			var got Reply
+			r := Reply{ID: 1, Status: tc.status, Subjects: tc.subjects}
+			if _, err := DecodeReply(AppendReply(nil, &r), &got); !errors.Is(err, ErrFrame) {
+				t.Errorf("reply, %s: %v", name, err)
+			}
+		}
+		r := SubjectsReply{ID: 1, Status: tc.status, Subjects: tc.subjects}
+		if _, err := DecodeSubjects(AppendSubjects(nil, &r)[HeaderBytes:]); !errors.Is(err, ErrFrame) {
+			t.Errorf("subjects, %s: %v", name, err)
+		}
+	}
+}
+
 // decodeFrame decodes a whole frame of any type and returns its canonical
 // encoding.
 func decodeFrame(b []byte) ([]byte, error) {
@@ -281,6 +366,12 @@ func encodeAgain(h Header, b []byte) ([]byte, error) {
 		return AppendHealthy(nil, id, s), err
 	case TypeGoAway:
 		return AppendGoAway(nil), nil
+	case TypeSubject:
+		id, pan, psn, err := DecodeSubject(b)
+		return AppendSubject(nil, id, &pan, psn), err
+	case TypeSubjects:
+		r, err := DecodeSubjects(b)
+		return AppendSubjects(nil, &r), err
 	}
 	return nil, ErrFrame
 }
@@ -330,20 +421,24 @@ func oneOfEach(tb testing.TB) map[string][]byte {
 	End(verify, start, TypeVerify, 2)
 	replies, start := Begin(nil)
 	replies = AppendReply(replies, &Reply{ID: 1, Status: StatusMatched, ARPCBytes: 8, ARPC: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}})
-	replies = AppendReply(replies, &Reply{ID: 2, Status: StatusMismatched})
+	both := [2]keys.Subject{{Version: 2, Hash: [32]byte{1}}, {Version: 1, Hash: [32]byte{31: 2}}}
+	replies = AppendReply(replies, &Reply{ID: 2, Status: StatusMismatched, Subjects: both})
 	End(replies, start, TypeReplies, 2)
 	return map[string][]byte{
 		"hello":   AppendHello(nil),
 		"welcome": AppendWelcome(nil, &Welcome{Epoch: [16]byte{9}, Keys: 2}),
 		"key table": AppendKeyTable(nil, []KeyEntry{
-			{ID: keys.ID{1}, Set: "visa-demo", Version: 1, State: keys.Active, Profiles: []cryptogram.ProfileID{1, 2}},
-			{ID: keys.ID{2}, Set: "x", Version: 7, State: keys.Suspended},
+			{ID: keys.ID{1}, Set: "visa-demo", Version: 1, State: keys.Active, Use: keys.UseIssuerAC, Profiles: []cryptogram.ProfileID{1, 2}},
+			{ID: keys.ID{2}, Set: "x", Version: 7, State: keys.Suspended, Use: keys.UseSubjectHash},
 		}),
 		"verify":  verify,
 		"replies": replies,
 		"health":  AppendHealth(nil, 5),
 		"healthy": AppendHealthy(nil, 5, StatusTokenFailure),
 		"go away": AppendGoAway(nil),
+
+		"subject":  AppendSubject(nil, 6, &it.Request.PAN, it.Request.PSN),
+		"subjects": AppendSubjects(nil, &SubjectsReply{ID: 6, Status: StatusMatched, Subjects: both}),
 	}
 }
 
@@ -388,9 +483,9 @@ func TestHeadersOutOfBounds(t *testing.T) {
 		want error
 	}{
 		"zero":           {[8]byte{}, ErrVersion},
-		"other version":  {[8]byte{8, 0, 0, 0, byte(TypeHello), 2}, ErrVersion},
+		"other version":  {[8]byte{8, 0, 0, 0, byte(TypeHello), Version - 1}, ErrVersion},
 		"type 0":         {[8]byte{0, 0, 0, 0, 0, Version}, ErrFrame},
-		"type 9":         {[8]byte{0, 0, 0, 0, 9, Version}, ErrFrame},
+		"type 11":        {[8]byte{0, 0, 0, 0, 11, Version}, ErrFrame},
 		"too long":       {[8]byte{1, 0, 1, 0, byte(TypeVerify), Version, 1}, ErrTooBig},
 		"longest":        {[8]byte{255, 255, 255, 255, byte(TypeVerify), Version, 1}, ErrTooBig},
 		"too many items": {[8]byte{0, 128, 0, 0, byte(TypeVerify), Version, 1, 1}, ErrTooBig},
@@ -488,6 +583,7 @@ func TestErrorsCarryNoInput(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	it := maximalItem(t)
 	r := Reply{ID: 1, Status: StatusMatched, ARPCBytes: 8}
+	r.Subjects[0] = keys.Subject{Version: 1, Hash: [32]byte{1}}
 	buf := make([]byte, 0, 1024)
 	var gotItem Item
 	var gotReply Reply

@@ -68,6 +68,9 @@ func FuzzReply(f *testing.F) {
 		if !r.Status.known() {
 			t.Error("unknown status")
 		}
+		if r.Subjects[0].Version != 0 && r.Status != StatusMatched && r.Status != StatusMismatched {
+			t.Error("subject beside no comparison")
+		}
 		if !bytes.Equal(AppendReply(nil, &r), b[:len(b)-len(rest)]) {
 			t.Error("decoded reply encodes differently")
 		}
@@ -96,6 +99,28 @@ func FuzzHandshake(f *testing.F) {
 		}
 		if !bytes.Equal(again, b) {
 			t.Error("decoded key table encodes differently")
+		}
+	})
+}
+
+func FuzzSubject(f *testing.F) {
+	all := oneOfEach(f)
+	f.Add(all["subject"][HeaderBytes:])
+	f.Add(all["subjects"][HeaderBytes:])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, pan, psn, err := DecodeSubject(b)
+		if err == nil && !bytes.Equal(AppendSubject(nil, id, &pan, psn)[HeaderBytes:], b) {
+			t.Error("decoded subject encodes differently")
+		}
+		r, err := DecodeSubjects(b)
+		if err != nil {
+			return
+		}
+		if !bytes.Equal(AppendSubjects(nil, &r)[HeaderBytes:], b) {
+			t.Error("decoded subjects encode differently")
+		}
+		if (r.Status == StatusMatched) != (r.Subjects[0].Version != 0) {
+			t.Error("an answer without its subject, or a subject without the answer")
 		}
 	})
 }

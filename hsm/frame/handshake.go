@@ -10,7 +10,7 @@ import (
 )
 
 // magic is the payload of a Hello frame.
-const magic = "TAPSEAL\x01"
+const magic = "TAPSEAL\x02"
 
 // Payload lengths in bytes.
 const (
@@ -71,15 +71,16 @@ type KeyEntry struct {
 	Set      string // at most 255 bytes: more are cut off, and the name matches nothing
 	Version  uint32
 	State    keys.State
+	Use      keys.Use
 	Profiles []cryptogram.ProfileID // at most 255: more are not served
 }
 
 // Sizes of key table entries.
 const (
-	minKeyEntryBytes = keys.IDBytes + 1 + 4 + 1 + 1
+	minKeyEntryBytes = keys.IDBytes + 1 + 4 + 1 + 1 + 1
 	maxKeyEntryBytes = minKeyEntryBytes + 255 + 2*255
 	// keyTableEntries bounds one KeyTable frame below MaxPayloadBytes:
-	// 64 × 788 = 50,432.
+	// 64 × 789 = 50,496.
 	keyTableEntries = 64
 )
 
@@ -105,7 +106,7 @@ func appendKeyEntry(b []byte, e *KeyEntry) []byte {
 	b = append(b, set...)
 	b = binary.LittleEndian.AppendUint32(b, e.Version)
 	profiles := e.Profiles[:min(len(e.Profiles), 255)]
-	b = append(b, byte(e.State), byte(len(profiles)))
+	b = append(b, byte(e.State), byte(e.Use), byte(len(profiles)))
 	for _, p := range profiles {
 		b = binary.LittleEndian.AppendUint16(b, uint16(p))
 	}
@@ -139,6 +140,7 @@ func (d *decoder) keyEntry(e *KeyEntry) {
 	e.Set = string(d.take(int(d.u8())))
 	e.Version = d.u32()
 	e.State = keys.State(d.u8())
+	e.Use = keys.Use(d.u8())
 	profiles := d.take(2 * int(d.u8()))
 	if len(profiles) == 0 {
 		return

@@ -15,13 +15,17 @@ const (
 	minItemBytes     = 2 + itemFixedBytes + cryptogram.MinPANDigits + 1 + 1 + 1
 
 	// ReplyBytes is the size of every encoded reply.
-	ReplyBytes = 8 + 4 + 1 + 8
+	ReplyBytes = 8 + 4 + 1 + 8 + hashesBytes
 	// MaxItemBytes bounds one encoded item, its length prefix included.
 	MaxItemBytes = 2 + itemFixedBytes + cryptogram.MaxPANDigits + 1 + 32 + 1 + 6 + 1 + 4 + 1 + 8
 )
 
-// A full Verify frame fits the payload bound, so batches are counted in items only.
-var _ [MaxPayloadBytes - MaxBatch*MaxItemBytes]struct{}
+// Full Verify and Replies frames fit the payload bound, so batches are counted
+// in items only.
+var (
+	_ [MaxPayloadBytes - MaxBatch*MaxItemBytes]struct{}
+	_ [MaxPayloadBytes - MaxBatch*ReplyBytes]struct{}
+)
 
 // Encodable reports whether AppendItem and DecodeItem carry r without change of
 // meaning. A peer ends the connection over an item that does not decode, with
@@ -166,15 +170,7 @@ func (d *decoder) bytes(dst []byte) uint8 {
 func (d *decoder) request(r *cryptogram.Request) {
 	r.Profile = cryptogram.ProfileID(d.u16())
 	r.KeyOption = cryptogram.KeyOption(d.u8())
-	var digits [cryptogram.MaxPANDigits]byte
-	n := d.bytes(digits[:])
-	var err error
-	if r.PAN, err = cryptogram.PANFromASCII(digits[:n]); err != nil {
-		d.bad = true
-	}
-	if r.PSN, err = cryptogram.PSNFromBCD(d.u8()); err != nil {
-		d.bad = true
-	}
+	d.account(&r.PAN, &r.PSN)
 	d.transaction(&r.Data)
 	r.IAD.Len = d.bytes(r.IAD.Bytes[:])
 	r.CVR.Len = d.bytes(r.CVR.Bytes[:])
@@ -188,6 +184,18 @@ func (d *decoder) request(r *cryptogram.Request) {
 		d.copy(r.Response.CSU[:])
 		r.Response.PADLen = d.bytes(r.Response.PAD[:])
 	default:
+		d.bad = true
+	}
+}
+
+func (d *decoder) account(pan *cryptogram.PAN, psn *cryptogram.PSN) {
+	var digits [cryptogram.MaxPANDigits]byte
+	n := d.bytes(digits[:])
+	var err error
+	if *pan, err = cryptogram.PANFromASCII(digits[:n]); err != nil {
+		d.bad = true
+	}
+	if *psn, err = cryptogram.PSNFromBCD(d.u8()); err != nil {
 		d.bad = true
 	}
 }
@@ -210,12 +218,14 @@ func AppendReply(b []byte, r *Reply) []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.ID)
 	b = binary.LittleEndian.AppendUint32(b, uint32(r.Status))
 	b = append(b, r.ARPCBytes)
-	return append(b, r.ARPC[:]...)
+	b = append(b, r.ARPC[:]...)
+	return appendHashes(b, &r.Subjects)
 }
 
 // DecodeReply reads one reply from the front of b into r and returns the rest.
-// An unknown status, or a response cryptogram beside anything but a match, is
-// an error: no answer is better than a wrong one.
+// An unknown status, a response cryptogram beside anything but a match, or a
+// subject beside anything but a comparison, is an error: no answer is better
+// than a wrong one.
 func DecodeReply(b []byte, r *Reply) ([]byte, error) {
 	if len(b) < ReplyBytes {
 		return nil, fmt.Errorf("%w: reply length", ErrFrame)
@@ -225,6 +235,11 @@ func DecodeReply(b []byte, r *Reply) ([]byte, error) {
 	r.Status = Status(d.u32())
 	r.ARPCBytes = d.u8()
 	d.copy(r.ARPC[:])
+	d.hashes(&r.Subjects)
+	compared := r.Status == StatusMatched || r.Status == StatusMismatched
+	if d.bad || (!compared && r.Subjects[0].Version != 0) {
+		return nil, fmt.Errorf("%w: reply subjects", ErrFrame)
+	}
 	if !r.Status.known() {
 		return nil, fmt.Errorf("%w: reply status", ErrFrame)
 	}

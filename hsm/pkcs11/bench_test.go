@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/worker"
+	"github.com/tapseal/tapseal/keys"
 )
 
 // benchJobs are right requests of one profile for as many different cards, the
@@ -71,8 +72,10 @@ func benchVerification(b *testing.B, p provider, profile cryptogram.ProfileID, i
 // Steady state means no allocation at all, whatever the profile.
 func TestExecuteAllocatesNothing(t *testing.T) {
 	tt := newTestToken(t, provider{}, 1)
-	token := tt.open(t)
 	r := rand.New(rand.NewPCG(9, 10))
+	tt.addSubjectKey(t)
+	tt.addSubjectKey(t)
+	token := tt.open(t)
 	var jobs []*worker.Job
 	for _, prof := range cryptogram.Profiles() {
 		req := randomRequest(t, r, &prof)
@@ -80,7 +83,7 @@ func TestExecuteAllocatesNothing(t *testing.T) {
 		if len(jobs)%2 == 0 {
 			makeRight(t, tt.values[tt.id(0)], &req)
 		}
-		job := &worker.Job{Key: tt.id(0)}
+		job := &worker.Job{Key: tt.id(0), Subject: keys.NewSubjectInput(&req.PAN, req.PSN)}
 		must(t, cryptogram.BuildPlan(&req, &job.Plan))
 		jobs = append(jobs, job)
 	}

@@ -26,6 +26,7 @@ _Static_assert(sizeof(CK_ULONG) == 8 && sizeof(void *) == 8, "PKCS#11 declaratio
 #define CKA_ID 0x102UL
 #define CKM_DES3_ECB 0x132UL
 #define CKM_DES3_CBC 0x133UL
+#define CKM_SHA256_HMAC 0x251UL
 #define CKM_DES3_ECB_ENCRYPT_DATA 0x1102UL
 
 typedef struct {
@@ -70,8 +71,10 @@ typedef struct {
 	CK_RV (*C_Encrypt)(CK_SESSION_HANDLE, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *);
 	void *C_EncryptUpdate, *C_EncryptFinal, *C_DecryptInit, *C_Decrypt;
 	void *C_DecryptUpdate, *C_DecryptFinal, *C_DigestInit, *C_Digest;
-	void *C_DigestUpdate, *C_DigestKey, *C_DigestFinal, *C_SignInit;
-	void *C_Sign, *C_SignUpdate, *C_SignFinal, *C_SignRecoverInit;
+	void *C_DigestUpdate, *C_DigestKey, *C_DigestFinal;
+	CK_RV (*C_SignInit)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE);
+	CK_RV (*C_Sign)(CK_SESSION_HANDLE, CK_BYTE *, CK_ULONG, CK_BYTE *, CK_ULONG *);
+	void *C_SignUpdate, *C_SignFinal, *C_SignRecoverInit;
 	void *C_SignRecover, *C_VerifyInit, *C_Verify, *C_VerifyUpdate;
 	void *C_VerifyFinal, *C_VerifyRecoverInit, *C_VerifyRecover, *C_DigestEncryptUpdate;
 	void *C_DecryptDigestUpdate, *C_SignEncryptUpdate, *C_DecryptVerifyUpdate, *C_GenerateKey;

@@ -16,11 +16,13 @@ import (
 // before its first use, refused for the rest of the epoch if it failed.
 type keystore struct {
 	keys     map[keys.ID]*heldKey
-	byHandle map[p11.ObjectHandle]*heldKey // of the token objects
+	byHandle map[p11.ObjectHandle]*heldKey   // of the token objects
+	subjects [len(subjectHandles{})]*heldKey // in force, current first; nil for none
 }
 
 // A heldKey is one key version of the manifest and its object.
 type heldKey struct {
+	use     keys.Use
 	version keys.Version
 	handle  p11.ObjectHandle
 	found   int // objects with this id; one is right
@@ -52,7 +54,7 @@ func newKeystore(m *keys.Manifest) (*keystore, error) {
 	ks := &keystore{keys: make(map[keys.ID]*heldKey), byHandle: make(map[p11.ObjectHandle]*heldKey)}
 	for i := range m.Sets {
 		set := &m.Sets[i]
-		if set.Use != keys.UseIssuerAC {
+		if templateOf(set.Use) == nil {
 			return nil, fmt.Errorf("key set %q: no template for its use", set.Name)
 		}
 		for _, v := range set.Versions {
@@ -62,9 +64,11 @@ func newKeystore(m *keys.Manifest) (*keystore, error) {
 			if _, twice := ks.keys[v.ID]; twice || v.ID == (keys.ID{}) {
 				return nil, fmt.Errorf("key set %q version %d: key id is used twice or missing", set.Name, v.Number)
 			}
-			ks.keys[v.ID] = &heldKey{version: v}
+			ks.keys[v.ID] = &heldKey{use: set.Use, version: v}
 		}
 	}
+	current, previous := m.SubjectKeys()
+	ks.subjects[0], ks.subjects[1] = ks.keys[current.ID], ks.keys[previous.ID] // the id of none is nobody's
 	return ks, nil
 }
 
@@ -138,13 +142,13 @@ func (k *heldKey) refuse(why string) {
 
 // examine compares the token object of a key, see examineObject.
 func (k *heldKey) examine(ctx *p11.Ctx, s p11.SessionHandle) (fault string, err error) {
-	return examineObject(ctx, s, k.handle, issuerACKey(), &k.version)
+	return k.examineObject(ctx, s, k.handle, templateOf(k.use))
 }
 
 // examineObject compares an object with its template, id and check value. It
 // gives the first difference, empty if there is none; an error means that the
 // module could not tell.
-func examineObject(ctx *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle, t template, v *keys.Version) (fault string, err error) {
+func (k *heldKey) examineObject(ctx *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle, t template) (fault string, err error) {
 	faults, err := compareTemplate(ctx, s, h, t)
 	if err != nil {
 		return "", err
@@ -156,8 +160,11 @@ func examineObject(ctx *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle, t temp
 	if err != nil {
 		return "", err
 	}
-	if !known || !bytes.Equal(id, v.ID[:]) {
+	if !known || !bytes.Equal(id, k.version.ID[:]) {
 		return otherIDText, nil
+	}
+	if k.use == keys.UseSubjectHash {
+		return "", nil // its check value is an HMAC, see subjectCanary
 	}
 	kcv, known, err := readAttribute(ctx, s, h, p11.CKA_CHECK_VALUE)
 	if err != nil {
@@ -165,7 +172,7 @@ func examineObject(ctx *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle, t temp
 	}
 	// SoftHSM gives it, NSS softokn does not know it: there the canary is
 	// the whole proof of the value.
-	if known && len(kcv) > 0 && !bytes.Equal(kcv, v.CheckValue[:]) {
+	if known && len(kcv) > 0 && !bytes.Equal(kcv, k.version.CheckValue[:]) {
 		return "the check value is another", nil
 	}
 	return "", nil

@@ -182,6 +182,37 @@ static int run_step(const ts_engine *e, ts_job *j, const CK_OBJECT_HANDLE *made,
 	return ok;
 }
 
+/*
+ * Hash the subject under the current key and, during a rotation, the previous
+ * one. This comes behind the comparison: a plan that fails costs no hash.
+ */
+static int hash_subject(const ts_engine *e, ts_job *j)
+{
+	if (j->subject_bytes > TS_MAX_SUBJECT_BYTES)
+		return fail(j, TS_BAD_PLAN, 0);
+	if (j->subject_bytes == 0)
+		return 1;
+	for (unsigned i = 0; i < TS_SUBJECTS; i++) {
+		CK_MECHANISM mechanism = {CKM_SHA256_HMAC, NULL, 0};
+		CK_ULONG got = TS_SUBJECT_BYTES;
+		CK_RV rv;
+
+		if (j->subject_keys[i] == CK_INVALID_HANDLE)
+			continue;
+		j->failed_on_subject = (uint8_t)(i + 1);
+		rv = e->functions->C_SignInit(e->session, &mechanism, j->subject_keys[i]);
+		if (rv != CKR_OK)
+			return fail(j, TS_CALL_SIGN_INIT, rv);
+		rv = e->functions->C_Sign(e->session, j->subject, j->subject_bytes, j->hashes[i], &got);
+		if (rv != CKR_OK)
+			return fail(j, TS_CALL_SIGN, rv);
+		if (got != TS_SUBJECT_BYTES)
+			return fail(j, TS_CALL_SIGN_LENGTH, CKR_OK);
+		j->failed_on_subject = 0;
+	}
+	return 1;
+}
+
 /* Destroy what was derived, in every case: an object that stays is a readable child for whoever comes next. */
 static int destroy(const ts_engine *e, ts_job *j, const CK_OBJECT_HANDLE *made)
 {
@@ -207,15 +238,18 @@ static int run_job(const ts_engine *e, ts_job *j)
 	j->state = TS_JOB_NOT_RUN;
 	j->failed_call = TS_CALL_NONE;
 	j->failed_on_root = 0;
+	j->failed_on_subject = 0;
 	j->rv = CKR_OK;
 	memset(j->status, TS_NOT_RUN, sizeof j->status);
 	memset(j->bytes, 0, sizeof j->bytes);
+	memset(j->hashes, 0, sizeof j->hashes);
 	if (j->num_derivations > TS_MAX_DERIVATIONS || j->num_steps > TS_MAX_STEPS)
 		return fail(j, TS_BAD_PLAN, 0);
 	for (unsigned i = 0; ok && i < j->num_derivations; i++)
 		ok = derive(e, j, made, i);
 	for (unsigned i = 0; ok && i < j->num_steps; i++)
 		ok = run_step(e, j, made, i);
+	ok = ok && hash_subject(e, j);
 	ok = destroy(e, j, made) && ok;
 	if (ok) {
 		j->state = TS_JOB_DONE;
@@ -224,6 +258,7 @@ static int run_job(const ts_engine *e, ts_job *j)
 	/* No partial result: a job that failed says nothing about its cryptogram. */
 	memset(j->status, TS_NOT_RUN, sizeof j->status);
 	explicit_bzero(j->bytes, sizeof j->bytes);
+	explicit_bzero(j->hashes, sizeof j->hashes);
 	return 0;
 }
 

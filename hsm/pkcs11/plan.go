@@ -31,6 +31,9 @@ var (
 	_ [cryptogram.MaxStepBytes]struct{}   = [C.TS_MAX_STEP_BYTES]struct{}{}
 	_ [cryptogram.BlockBytes]struct{}     = [C.TS_BLOCK_BYTES]struct{}{}
 	_ [len(keys.ID{})]struct{}            = [C.TS_ID_BYTES]struct{}{}
+	_ [keys.MaxSubjectInputBytes]struct{} = [C.TS_MAX_SUBJECT_BYTES]struct{}{}
+	_ [keys.SubjectBytes]struct{}         = [C.TS_SUBJECT_BYTES]struct{}{}
+	_ [len(subjectHandles{})]struct{}     = [C.TS_SUBJECTS]struct{}{}
 )
 
 var (
@@ -45,6 +48,9 @@ type rootHandles struct {
 	computing p11.ObjectHandle
 	left      p11.ObjectHandle // KL‖KL
 }
+
+// subjectHandles are the keys that hash a subject, current first, 0 for none.
+type subjectHandles [2]p11.ObjectHandle
 
 // An engine carries plans into the module, a chunk at a time. All its memory
 // is C memory, allocated once. It is not safe for concurrent use.
@@ -125,7 +131,7 @@ func (e *engine) close() {
 // use sets the session of the next crossings.
 func (e *engine) use(s p11.SessionHandle) { e.c.session = C.CK_SESSION_HANDLE(s) }
 
-// load copies a plan, already validated, to job i.
+// load copies a plan, already validated, to job i, which hashes nothing.
 func (e *engine) load(i int, root rootHandles, p *cryptogram.Plan) {
 	j := &e.jobs[i]
 	j.root_deriving = C.CK_OBJECT_HANDLE(root.deriving)
@@ -133,6 +139,7 @@ func (e *engine) load(i int, root rootHandles, p *cryptogram.Plan) {
 	j.root_left = C.CK_OBJECT_HANDLE(root.left)
 	j.num_derivations, j.num_steps = C.uint8_t(p.NumDerivations), C.uint8_t(p.NumSteps)
 	j.state = C.TS_JOB_NOT_RUN
+	j.subject_bytes = 0
 	for k := range p.Derivations[:p.NumDerivations] {
 		from, to := &p.Derivations[k], &j.derivations[k]
 		to.parent, to.purpose = C.uint8_t(from.Parent), C.uint8_t(from.Purpose)
@@ -147,6 +154,22 @@ func (e *engine) load(i int, root rootHandles, p *cryptogram.Plan) {
 		copy(bytesOf(&to.expected[0], len(to.expected)), from.Expected[:])
 		copy(bytesOf(&to.data[0], len(to.data)), from.Data[:from.DataBytes])
 	}
+}
+
+// loadSubject lets job i, already loaded, also hash input.
+func (e *engine) loadSubject(i int, under subjectHandles, input []byte) {
+	j := &e.jobs[i]
+	for k, h := range under {
+		j.subject_keys[k] = C.CK_OBJECT_HANDLE(h)
+	}
+	j.subject_bytes = C.uint8_t(copy(bytesOf(&j.subject[0], len(j.subject)), input))
+}
+
+// loadHash lets job i hash input and nothing else.
+func (e *engine) loadHash(i int, under subjectHandles, input []byte) {
+	j := &e.jobs[i]
+	j.num_derivations, j.num_steps, j.state = 0, 0, C.TS_JOB_NOT_RUN
+	e.loadSubject(i, under, input)
 }
 
 func bytesOf(p *C.uint8_t, n int) []byte { return unsafe.Slice((*byte)(p), n) }
@@ -179,6 +202,14 @@ func (e *engine) rootGone(i int) bool {
 	return j.state == C.TS_JOB_FAILED && j.failed_on_root != 0 && isGone(p11.Error(j.rv))
 }
 
+// subjectGone gives the subject key that job i failed for because it is not
+// there, 0 for the current one and 1 for the previous one.
+func (e *engine) subjectGone(i int) (which int, gone bool) {
+	j := &e.jobs[i]
+	gone = j.state == C.TS_JOB_FAILED && j.failed_on_subject != 0 && isGone(p11.Error(j.rv))
+	return int(j.failed_on_subject) - 1, gone
+}
+
 // code is the return code that job i failed with, CKR_OK if none.
 func (e *engine) code(i int) p11.Error { return p11.Error(e.jobs[i].rv) }
 
@@ -186,8 +217,8 @@ func (e *engine) code(i int) p11.Error { return p11.Error(e.jobs[i].rv) }
 func (e *engine) take(i int, o *cryptogram.Outcome) error {
 	j := &e.jobs[i]
 	*o = cryptogram.Outcome{}
-	if j.state != C.TS_JOB_DONE {
-		return e.failure(i)
+	if err := e.done(i); err != nil {
+		return err
 	}
 	for k := range o.Steps[:j.num_steps] {
 		o.Steps[k].Status = cryptogram.StepStatus(j.status[k])
@@ -196,6 +227,25 @@ func (e *engine) take(i int, o *cryptogram.Outcome) error {
 		clear(result)
 	}
 	return nil
+}
+
+// done is the error of job i if it was not done.
+func (e *engine) done(i int) error {
+	if e.jobs[i].state != C.TS_JOB_DONE {
+		return e.failure(i)
+	}
+	return nil
+}
+
+// takeHashes copies the hashes of job i, which is done, and wipes them.
+func (e *engine) takeHashes(i int) (hashes [len(subjectHandles{})][keys.SubjectBytes]byte) {
+	j := &e.jobs[i]
+	for k := range hashes {
+		from := bytesOf(&j.hashes[k][0], keys.SubjectBytes)
+		copy(hashes[k][:], from)
+		clear(from)
+	}
+	return hashes
 }
 
 func (e *engine) failure(i int) error {
@@ -214,6 +264,12 @@ func (e *engine) failure(i int) error {
 		return fmt.Errorf("%w: C_Encrypt gave another length than it was given", ErrModule)
 	case C.TS_CALL_DESTROY:
 		return &callError{call: "C_DestroyObject", rv: p11.Error(j.rv)}
+	case C.TS_CALL_SIGN_INIT:
+		return &callError{call: "C_SignInit", rv: p11.Error(j.rv)}
+	case C.TS_CALL_SIGN:
+		return &callError{call: "C_Sign", rv: p11.Error(j.rv)}
+	case C.TS_CALL_SIGN_LENGTH:
+		return fmt.Errorf("%w: C_Sign gave another length than that of the hash", ErrModule)
 	}
 	return errBadPlan
 }

@@ -1,6 +1,6 @@
 /*
- * One crossing: a chunk of plans, executed on one session. The structures
- * mirror cryptogram.Plan and live in C memory, so that nothing here points
+ * One crossing: a chunk of plans, executed on one session, each followed by the
+ * hash of its subject. The structures mirror cryptogram.Plan and live in C memory, so that nothing here points
  * into memory of the Go runtime.
  */
 #ifndef TAPSEAL_PLAN_H
@@ -16,7 +16,10 @@ enum {
 	TS_MAX_STEPS = 4,       /* cryptogram.MaxSteps */
 	TS_MAX_STEP_BYTES = 256, /* cryptogram.MaxStepBytes */
 	TS_BLOCK_BYTES = 8,
-	TS_ID_BYTES = 16 /* keys.ID */
+	TS_ID_BYTES = 16, /* keys.ID */
+	TS_MAX_SUBJECT_BYTES = 40, /* keys.MaxSubjectInputBytes */
+	TS_SUBJECT_BYTES = 32, /* keys.SubjectBytes: HMAC-SHA-256 */
+	TS_SUBJECTS = 2 /* under the current and the previous key */
 };
 
 /* cryptogram.Purpose */
@@ -35,7 +38,10 @@ enum {
 	TS_CALL_ENCRYPT = 3,
 	TS_CALL_ENCRYPT_LENGTH = 4, /* CKR_OK, but not as many bytes as went in */
 	TS_CALL_DESTROY = 5,
-	TS_BAD_PLAN = 6
+	TS_BAD_PLAN = 6,
+	TS_CALL_SIGN_INIT = 7,
+	TS_CALL_SIGN = 8,
+	TS_CALL_SIGN_LENGTH = 9 /* CKR_OK, but not the length of the hash */
 };
 
 typedef struct {
@@ -65,14 +71,20 @@ typedef struct {
 	uint8_t num_steps;
 	ts_derivation derivations[TS_MAX_DERIVATIONS];
 	ts_step steps[TS_MAX_STEPS];
+	/* Hashed behind the steps under each key that there is; 0 bytes: nothing is. */
+	CK_OBJECT_HANDLE subject_keys[TS_SUBJECTS];
+	uint8_t subject_bytes;
+	uint8_t subject[TS_MAX_SUBJECT_BYTES];
 
 	/* Results. */
 	uint8_t state;
 	uint8_t failed_call;
-	uint8_t failed_on_root; /* the failing call used the root key itself */
+	uint8_t failed_on_root;    /* the failing call used the root key itself */
+	uint8_t failed_on_subject; /* the failing call used this subject key, counted from 1 */
 	CK_RV rv;
 	uint8_t status[TS_MAX_STEPS];
 	uint8_t bytes[TS_MAX_STEPS][TS_BLOCK_BYTES];
+	uint8_t hashes[TS_SUBJECTS][TS_SUBJECT_BYTES];
 } ts_job;
 
 /* What a crossing works with. Owned by one Go engine, used by one thread at a time. */

@@ -87,7 +87,7 @@ func (t *Token) copyKey(k *heldKey) error {
 // checkCopy compares and proves a copy like every object. Here an error of the
 // module is a fault too: it has just done the same with the token object.
 func (t *Token) checkCopy(k *heldKey) error {
-	fault, err := examineObject(t.module.ctx, t.sessions.work, k.copied, residentIssuerACKey(), &k.version)
+	fault, err := k.examineObject(t.module.ctx, t.sessions.work, k.copied, residentOf(k.use))
 	if err != nil {
 		t.noteCallError(err)
 		return err

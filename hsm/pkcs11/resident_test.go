@@ -61,7 +61,7 @@ func TestResidentCopies(t *testing.T) {
 		if k.root() == k.handle {
 			t.Errorf("key %d is not used from a copy", i)
 		}
-		faults, err := compareTemplate(token.module.ctx, token.sessions.work, k.root(), residentIssuerACKey())
+		faults, err := compareTemplate(token.module.ctx, token.sessions.work, k.root(), residentOf(keys.UseIssuerAC))
 		must(t, err)
 		if len(faults) != 0 {
 			t.Errorf("key %d: %v", i, faults)
@@ -279,7 +279,7 @@ func TestAnswersToACopy(t *testing.T) {
 // A copy with another value or other attributes is destroyed and never used.
 func TestWrongCopyIsNotUsed(t *testing.T) {
 	other := keyForComputing()
-	for name, tmpl := range map[string]template{"value": residentIssuerACKey().everywhereKnown(), "attributes": other} {
+	for name, tmpl := range map[string]template{"value": residentOf(keys.UseIssuerAC).everywhereKnown(), "attributes": other} {
 		t.Run(name, func(t *testing.T) {
 			tt := newTestToken(t, provider{nss: true}, 1)
 			token, log := tt.openResident(t)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"github.com/tapseal/tapseal/keys"
 )
 
 // Every object that this program makes or accepts has one of the templates in
@@ -58,14 +60,50 @@ func issuerACKey() template {
 	).onlyThat()
 }
 
-// residentChange is the only thing in which the resident copy of an issuer AC
-// key differs: it ends with the process. Everything else is inherited, because
+// subjectKey hashes subjects, and nothing else. It is generated in the token, so
+// nobody ever had its value.
+func subjectKey() template {
+	return template{
+		number(p11.CKA_CLASS, "CKA_CLASS", p11.CKO_SECRET_KEY),
+		// Both SoftHSM and NSS softokn take it for CKM_SHA256_HMAC; of
+		// CKK_SHA256_HMAC NSS knows nothing.
+		number(p11.CKA_KEY_TYPE, "CKA_KEY_TYPE", p11.CKK_GENERIC_SECRET),
+		number(p11.CKA_VALUE_LEN, "CKA_VALUE_LEN", keys.SubjectKeyBytes), // the type has no length of its own
+		flag(p11.CKA_SENSITIVE, "CKA_SENSITIVE", true),                   // with its value, every record's PAN can be guessed offline
+		flag(p11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false),              // nor wrapped
+		flag(p11.CKA_TOKEN, "CKA_TOKEN", true),                           // outlives the process that made it
+		flag(p11.CKA_PRIVATE, "CKA_PRIVATE", true),                       // invisible without the PIN
+		flag(p11.CKA_MODIFIABLE, "CKA_MODIFIABLE", false),                // as for an issuer key
+		flag(p11.CKA_COPYABLE, "CKA_COPYABLE", false).orUnknown(),        // as for an issuer key
+		flag(p11.CKA_SIGN, "CKA_SIGN", true),                             // the one purpose
+		flag(p11.CKA_VERIFY, "CKA_VERIFY", false),                        // nobody compares in the token
+		flag(p11.CKA_DERIVE, "CKA_DERIVE", false),                        // a child could be readable
+		flag(p11.CKA_ENCRYPT, "CKA_ENCRYPT", false),
+		flag(p11.CKA_DECRYPT, "CKA_DECRYPT", false),
+		flag(p11.CKA_WRAP, "CKA_WRAP", false), // the key that wraps is a key that reveals
+		flag(p11.CKA_UNWRAP, "CKA_UNWRAP", false),
+	}
+}
+
+// templateOf is the template of a token object of a use, nil for a use that
+// has none.
+func templateOf(u keys.Use) template {
+	switch u {
+	case keys.UseIssuerAC:
+		return issuerACKey()
+	case keys.UseSubjectHash:
+		return subjectKey()
+	}
+	return nil
+}
+
+// residentChange is the only thing in which the resident copy of a key differs: it ends with the process. Everything else is inherited, because
 // a template of C_CopyObject could also weaken.
 func residentChange() attribute { return flag(p11.CKA_TOKEN, "CKA_TOKEN", false) }
 
-// residentIssuerACKey is what a resident copy must be.
-func residentIssuerACKey() template {
-	t, change := issuerACKey(), residentChange()
+// residentOf is what a resident copy of a key of a use must be.
+func residentOf(u keys.Use) template {
+	t, change := templateOf(u), residentChange()
 	for i := range t {
 		if t[i].typ == change.typ {
 			t[i] = change

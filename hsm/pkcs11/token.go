@@ -16,7 +16,7 @@ import (
 )
 
 // A Token is a data worker's login to one token, for one epoch. It implements
-// worker.Token and worker.KeyProof.
+// worker.Token, worker.SubjectHasher and worker.KeyProof.
 type Token struct {
 	mu       sync.Mutex // the engine's memory and the session serve one caller
 	module   *module
@@ -105,30 +105,52 @@ func (t *Token) Execute(jobs []*worker.Job) {
 }
 
 func (t *Token) executeChunk(jobs []*worker.Job) {
-	if t.resident { // nothing else depends on the time
-		t.now = time.Now()
-		t.lookForResidents()
+	if t.resident {
+		t.tick()
 	}
 	// Proofs use the engine themselves, so they come before any loading.
 	for _, j := range jobs {
-		j.Outcome = cryptogram.Outcome{}
+		j.Outcome, j.Subjects = cryptogram.Outcome{}, [2]keys.Subject{}
 		j.Err = t.admit(j)
 	}
 	var loaded [chunkJobs]*worker.Job
 	n := 0
 	for _, j := range jobs {
 		if j.Err == nil {
-			t.engine.load(n, rootHandles{deriving: t.keystore.keys[j.Key].root()}, &j.Plan)
+			t.load(n, j)
 			loaded[n] = j
 			n++
 		}
 	}
-	t.run(n, func(i int) { t.noteGone(i, loaded[i].Key) })
+	t.run(n, func(i int) { t.noteGone(i, t.keystore.keys[loaded[i].Key]) })
 	for i, j := range loaded[:n] {
-		if j.Err = t.engine.take(i, &j.Outcome); j.Err != nil && t.dead != nil {
+		if j.Err = t.take(i, j); j.Err != nil && t.dead != nil {
 			j.Err = fmt.Errorf("%w: %w", t.dead, j.Err)
 		}
 	}
+}
+
+// tick lets resident keys be looked for: nothing else depends on the time.
+func (t *Token) tick() {
+	t.now = time.Now()
+	t.lookForResidents()
+}
+
+func (t *Token) load(i int, j *worker.Job) {
+	t.engine.load(i, rootHandles{deriving: t.keystore.keys[j.Key].root()}, &j.Plan)
+	if !j.Subject.IsZero() {
+		t.engine.loadSubject(i, t.keystore.hashing(), j.Subject.Bytes())
+	}
+}
+
+func (t *Token) take(i int, j *worker.Job) error {
+	if err := t.engine.take(i, &j.Outcome); err != nil {
+		return err
+	}
+	if !j.Subject.IsZero() {
+		j.Subjects = t.takeSubjects(i)
+	}
+	return nil
 }
 
 // admit checks what must hold before a job may touch its key.
@@ -143,6 +165,21 @@ func (t *Token) admit(j *worker.Job) error {
 	switch {
 	case !known:
 		return worker.ErrKeyUnknown
+	case k.use != keys.UseIssuerAC:
+		return worker.ErrNotBound
+	}
+	if err := t.usable(k); err != nil {
+		return err
+	}
+	if j.Subject.IsZero() {
+		return nil
+	}
+	return t.admitSubject()
+}
+
+// usable proves a key that was not proved yet.
+func (t *Token) usable(k *heldKey) error {
+	switch {
 	case k.refused != nil:
 		return k.refused
 	case k.proven:
@@ -173,12 +210,15 @@ func (t *Token) run(n int, failed func(i int)) {
 
 var errCopyLost = errors.New("the module has lost a session object")
 
-// noteGone draws the consequences for a key whose object is not there any more.
-func (t *Token) noteGone(i int, id keys.ID) {
-	if !t.engine.rootGone(i) {
+// noteGone draws the consequences if job i failed because the object of its key
+// k, or of a subject key, is not there any more.
+func (t *Token) noteGone(i int, k *heldKey) {
+	if which, gone := t.engine.subjectGone(i); gone {
+		k = t.keystore.subjects[which]
+	} else if !t.engine.rootGone(i) {
 		return
 	}
-	if k := t.keystore.keys[id]; k.copied == 0 {
+	if k.copied == 0 {
 		t.refuse(k, goneText)
 	} else {
 		// Nobody else destroys a session object: a module that loses one
@@ -284,6 +324,9 @@ func (t *Token) noteCallError(err error) {
 // canary runs the canary of a key from the object h, calling gone if the
 // module says that there is no such object.
 func (t *Token) canary(k *heldKey, h p11.ObjectHandle, gone func()) (fault string, err error) {
+	if k.use == keys.UseSubjectHash {
+		return t.subjectCanary(k, h, gone)
+	}
 	var plan cryptogram.Plan
 	var out cryptogram.Outcome
 	cryptogram.CanaryPlan(k.version.Canary, &plan)

@@ -3,6 +3,7 @@ package worker
 import (
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/frame"
+	"github.com/tapseal/tapseal/keys"
 )
 
 // chunkItems is how many verifications go into the token at once. More would
@@ -48,6 +49,10 @@ func (s *Server) admit(e *chunkEntry, now int64) {
 	e.job.Key = it.Key
 	e.job.Err = errNotExecuted
 	e.job.Outcome = cryptogram.Outcome{}
+	e.job.Subject, e.job.Subjects = keys.SubjectInput{}, [2]keys.Subject{}
+	if s.keys.hashes() {
+		e.job.Subject = keys.NewSubjectInput(&r.PAN, r.PSN)
+	}
 	if err := cryptogram.BuildPlan(r, &e.job.Plan); err != nil {
 		e.status = frame.StatusMalformed
 	}
@@ -81,7 +86,7 @@ func (s *Server) execute(c *chunk) {
 		if e.status != 0 {
 			continue
 		}
-		e.status = statusOf(&e.job, e.item.Request.Response.Kind != cryptogram.NoResponse)
+		e.status = s.keys.statusOf(&e.job, e.item.Request.Response.Kind != cryptogram.NoResponse)
 		switch e.status {
 		case frame.StatusMismatched:
 			s.guesses.mismatched(e.subject, now)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tapseal/tapseal/hsm/frame"
+	"github.com/tapseal/tapseal/keys"
 )
 
 // readBufferBytes holds one frame of the largest size and much of the next.
@@ -104,6 +105,8 @@ func (c *conn) consume() error {
 			err = c.verify(payload, int(h.Count))
 		case frame.TypeHealth:
 			err = c.health(payload)
+		case frame.TypeSubject:
+			err = c.subject(payload)
 		default:
 			err = fmt.Errorf("%w: type %d", errProtocol, h.Type)
 		}
@@ -200,34 +203,85 @@ func (c *conn) health(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := c.execute(); err != nil {
-		return err
-	}
-	if err := c.release(); err != nil {
+	if err := c.flush(); err != nil {
 		return err
 	}
 	c.out = frame.AppendHealthy(c.out[:0], id, c.s.proveAny())
 	return c.write(c.out)
 }
 
-// proveAny answers with the first active key that is proved, else with what
-// the last one failed with. The cost of keys refused before is a map look-up.
+// subject hashes one PAN for an administrator.
+func (c *conn) subject(payload []byte) error {
+	id, pan, psn, err := frame.DecodeSubject(payload)
+	if err != nil {
+		return err
+	}
+	if err := c.flush(); err != nil {
+		return err
+	}
+	in := keys.NewSubjectInput(&pan, psn)
+	r := frame.SubjectsReply{ID: id}
+	r.Subjects, r.Status = c.s.hash(&in)
+	c.out = frame.AppendSubjects(c.out[:0], &r)
+	return c.write(c.out)
+}
+
+// flush answers all that came before.
+func (c *conn) flush() error {
+	if err := c.execute(); err != nil {
+		return err
+	}
+	return c.release()
+}
+
+// hash gives the subjects exactly with StatusMatched.
+func (s *Server) hash(in *keys.SubjectInput) ([2]keys.Subject, frame.Status) {
+	if !s.keys.hashes() {
+		return [2]keys.Subject{}, frame.StatusKeyUnknown
+	}
+	s.enter()
+	subjects, err := s.o.Token.Hash(in)
+	s.leave()
+	if err == nil && s.keys.hashed(&subjects) {
+		return subjects, frame.StatusMatched
+	}
+	s.noteFailure()
+	return [2]keys.Subject{}, statusOfError(err) // without an error: not what was asked for
+}
+
+// proveAny proves the subject keys, without which no verification is answered,
+// and one active key. It answers with the first one that is proved, else with
+// what the last one failed with. The cost of keys refused before is a map
+// look-up.
 func (s *Server) proveAny() frame.Status {
+	for i := range s.keys.subjects {
+		if v := &s.keys.subjects[i]; v.Number != 0 {
+			if status := s.prove(v.ID); status != frame.StatusMatched {
+				return status
+			}
+		}
+	}
 	status := frame.StatusKeyUnknown
 	for _, id := range s.keys.active {
-		s.enter()
-		err := s.o.Token.Prove(id)
-		s.leave()
-		if err == nil {
-			return frame.StatusMatched
-		}
-		status = statusOfError(err)
-		s.noteFailure()
-		if status == frame.StatusTokenFailure {
-			return status // the module could not tell: no point in asking it about every key
+		status = s.prove(id)
+		// After a token failure the module could not tell: no point in
+		// asking it about every key.
+		if status == frame.StatusMatched || status == frame.StatusTokenFailure {
+			return status
 		}
 	}
 	return status
+}
+
+func (s *Server) prove(id keys.ID) frame.Status {
+	s.enter()
+	err := s.o.Token.Prove(id)
+	s.leave()
+	if err == nil {
+		return frame.StatusMatched
+	}
+	s.noteFailure()
+	return statusOfError(err)
 }
 
 // write sends b whole, or ends the connection of a client that does not read.

@@ -10,27 +10,29 @@ import (
 type keyTable struct {
 	byID    map[keys.ID]*servedKey
 	entries []frame.KeyEntry // in the order of the manifest
-	active  []keys.ID
+	active  []keys.ID        // for verification
+
+	// The subject keys in force, current first. Version 0 is none.
+	subjects [2]keys.Version
 }
 
 type servedKey struct {
+	use      keys.Use
 	state    keys.State
 	profiles []cryptogram.ProfileID
 }
 
 func newKeyTable(m *keys.Manifest) *keyTable {
 	t := &keyTable{byID: map[keys.ID]*servedKey{}}
+	t.subjects[0], t.subjects[1] = m.SubjectKeys()
 	for i := range m.Sets {
 		set := &m.Sets[i]
-		if set.Use != keys.UseIssuerAC {
-			continue // not for verification, whatever a request says
-		}
 		for _, v := range set.Versions {
-			t.byID[v.ID] = &servedKey{state: v.State, profiles: set.Profiles}
+			t.byID[v.ID] = &servedKey{use: set.Use, state: v.State, profiles: set.Profiles}
 			t.entries = append(t.entries, frame.KeyEntry{
-				ID: v.ID, Set: set.Name, Version: v.Number, State: v.State, Profiles: set.Profiles,
+				ID: v.ID, Set: set.Name, Version: v.Number, State: v.State, Use: set.Use, Profiles: set.Profiles,
 			})
-			if v.State == keys.Active {
+			if v.State == keys.Active && set.Use == keys.UseIssuerAC {
 				t.active = append(t.active, v.ID)
 			}
 		}
@@ -45,6 +47,8 @@ func (t *keyTable) permits(id keys.ID, profile cryptogram.ProfileID) (frame.Stat
 	switch {
 	case !ok:
 		return frame.StatusKeyUnknown, false
+	case k.use != keys.UseIssuerAC: // not for verification, whatever a request says
+		return frame.StatusNotBound, false
 	case k.state != keys.Active:
 		return frame.StatusKeyInactive, false
 	}
@@ -54,4 +58,12 @@ func (t *keyTable) permits(id keys.ID, profile cryptogram.ProfileID) (frame.Stat
 		}
 	}
 	return frame.StatusNotBound, false
+}
+
+// hashes reports whether there is a subject key.
+func (t *keyTable) hashes() bool { return t.subjects[0].Number != 0 }
+
+// hashed reports whether s are the subjects that an answer must have.
+func (t *keyTable) hashed(s *[2]keys.Subject) bool {
+	return s[0].Version == t.subjects[0].Number && s[1].Version == t.subjects[1].Number
 }

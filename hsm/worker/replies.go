@@ -43,6 +43,9 @@ func (h *replies) add(c *chunk, now int64) {
 			r.ARPCBytes = e.job.Plan.Steps[1].ProduceBytes
 			copy(r.ARPC[:r.ARPCBytes], e.job.Outcome.Steps[1].Bytes[:])
 		}
+		if e.status == frame.StatusMatched || e.status == frame.StatusMismatched {
+			r.Subjects = e.job.Subjects
+		}
 		h.frame = frame.AppendReply(h.frame, &r)
 	}
 	h.n += c.n

@@ -95,11 +95,20 @@ func login(b *Bootstrap, open OpenFunc) (DataToken, *keys.Manifest, error) {
 
 // proveOne proves the first active key that can be proved: a token with the
 // wrong keys must not serve, a token with one bad key among many must. Each
-// other key is proved before its first use.
+// other key is proved before its first use. The subject keys must all be right,
+// because every answer needs them.
 func proveOne(token KeyProof, m *keys.Manifest) (*Ready, error) {
 	r := &Ready{}
+	t := newKeyTable(m)
+	for i := range t.subjects {
+		if v := &t.subjects[i]; v.Number != 0 {
+			if err := token.Prove(v.ID); err != nil {
+				return nil, &Failure{Kind: FailureKeys, Err: fmt.Errorf("proving the subject keys: %w", err)}
+			}
+		}
+	}
 	var firstErr error
-	for _, id := range newKeyTable(m).active {
+	for _, id := range t.active {
 		err := token.Prove(id)
 		if err == nil {
 			r.Proved = id.String()

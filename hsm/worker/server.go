@@ -31,9 +31,10 @@ const (
 	acceptRetry = 50 * time.Millisecond
 )
 
-// A DataToken executes plans and proves keys.
+// A DataToken executes plans, hashes subjects and proves keys.
 type DataToken interface {
 	Token
+	SubjectHasher
 	KeyProof
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/tapseal/tapseal/hsm/frame"
 	"github.com/tapseal/tapseal/hsm/worker"
 	"github.com/tapseal/tapseal/internal/workertest"
+	"github.com/tapseal/tapseal/keys"
 )
 
 const patience = 20 * time.Second
@@ -303,8 +304,8 @@ func TestGarbage(t *testing.T) {
 		"no hello":            workertest.Frame(it),
 		"a worker's frame":    append(append([]byte{}, hello...), frame.AppendGoAway(nil)...),
 		"item length":         append(append([]byte{}, hello...), spoiled...),
-		"huge frame":          append(append([]byte{}, hello...), 0xFF, 0xFF, 0xFF, 0x7F, 4, 1, 1, 0),
-		"version of tomorrow": append(append([]byte{}, hello...), 8, 0, 0, 0, 6, 2, 0, 0),
+		"huge frame":          append(append([]byte{}, hello...), 0xFF, 0xFF, 0xFF, 0x7F, 4, frame.Version, 1, 0),
+		"version of tomorrow": append(append([]byte{}, hello...), 8, 0, 0, 0, 6, frame.Version+1, 0, 0),
 	} {
 		c, err := net.Dial("unix", f.path)
 		if err != nil {
@@ -480,7 +481,7 @@ func TestHeldReplies(t *testing.T) {
 }
 
 func TestNoAllocationsPerItem(t *testing.T) {
-	f := serve(t, nothing{}, nil)
+	f := serve(t, nothing{}, func(o *worker.Options) { workertest.WithSubjects(o.Manifest, false) })
 	c := f.dial(t)
 	items := make([]frame.Item, 256)
 	for i := range items {
@@ -501,11 +502,17 @@ func TestNoAllocationsPerItem(t *testing.T) {
 }
 
 // nothing is a token that matches everything at no cost.
-type nothing struct{ worker.KeyProof }
+type nothing struct {
+	worker.KeyProof
+	worker.SubjectHasher
+}
 
 func (nothing) Execute(jobs []*worker.Job) {
 	for _, j := range jobs {
 		j.Err = nil
+		if !j.Subject.IsZero() {
+			j.Subjects[0] = keys.Subject{Version: 1, Hash: [keys.SubjectBytes]byte{1}}
+		}
 		j.Outcome.Steps[0].Status = cryptogram.Matched
 		j.Outcome.Steps[1].Status = cryptogram.Produced
 	}

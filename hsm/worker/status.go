@@ -11,10 +11,21 @@ import (
 // that forgets a job cannot leave an old outcome behind.
 var errNotExecuted = errors.New("the token did not run this job")
 
-// statusOf maps what the token did to the one status of the reply. Only a
+// statusOf is the status of the reply. A comparison without exactly the
+// subjects that belong to it is a token failure: nobody could tell whether the
+// cryptogram was accepted before.
+func (t *keyTable) statusOf(j *Job, wantsResponse bool) frame.Status {
+	s := outcomeOf(j, wantsResponse)
+	if (s == frame.StatusMatched || s == frame.StatusMismatched) && !t.hashed(&j.Subjects) {
+		return frame.StatusTokenFailure
+	}
+	return s
+}
+
+// outcomeOf maps what the token did to the one status of the reply. Only a
 // comparison that ran and matched is Matched, only one that ran and did not
 // is Mismatched; everything that was not foreseen is a token failure.
-func statusOf(j *Job, wantsResponse bool) frame.Status {
+func outcomeOf(j *Job, wantsResponse bool) frame.Status {
 	if j.Err != nil {
 		return statusOfError(j.Err)
 	}
@@ -47,6 +58,8 @@ func statusOfError(err error) frame.Status {
 		return frame.StatusKeyUnknown
 	case errors.Is(err, ErrKeyUnproven):
 		return frame.StatusKeyUnproven
+	case errors.Is(err, ErrNotBound):
+		return frame.StatusNotBound
 	default:
 		return frame.StatusTokenFailure
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm/frame"
 )
 
@@ -124,6 +125,25 @@ func (c *Client) Verify(items ...frame.Item) (map[uint64]frame.Reply, error) {
 		}
 	}
 	return got, nil
+}
+
+// Subject asks for the subjects of an account.
+func (c *Client) Subject(id uint64, pan *cryptogram.PAN, psn cryptogram.PSN) (frame.SubjectsReply, error) {
+	if _, err := c.Conn.Write(frame.AppendSubject(nil, id, pan, psn)); err != nil {
+		return frame.SubjectsReply{}, err
+	}
+	h, payload, err := frame.Read(c.Conn, c.buf)
+	if err != nil {
+		return frame.SubjectsReply{}, err
+	}
+	if h.Type != frame.TypeSubjects {
+		return frame.SubjectsReply{}, fmt.Errorf("got frame type %d, want Subjects", h.Type)
+	}
+	r, err := frame.DecodeSubjects(payload)
+	if err == nil && r.ID != id {
+		err = errors.New("answer to another subject request")
+	}
+	return r, err
 }
 
 // Health asks for a canary.

@@ -62,9 +62,10 @@ func Manifest() *keys.Manifest {
 // A Token executes plans in software. The hooks, if set, run before each
 // crossing and may say how it fails.
 type Token struct {
-	Held   map[keys.ID]Key
-	Before func() error
-	Pause  time.Duration // a token takes its time
+	Held     map[keys.ID]Key
+	Subjects []HeldSubjectKey // current first, see Hashing
+	Before   func() error
+	Pause    time.Duration // a token takes its time
 }
 
 // NewToken holds the active and the suspended key.
@@ -95,11 +96,20 @@ func (t *Token) execute(j *worker.Job) error {
 	if err := cryptogram.Validate(&j.Plan, false); err != nil {
 		return fmt.Errorf("validating: %w", err)
 	}
+	j.Subjects = [2]keys.Subject{}
+	if !j.Subject.IsZero() {
+		j.Subjects = t.subjects(&j.Subject)
+	}
 	return software.Execute(k, &j.Plan, &j.Outcome)
 }
 
 // Prove implements worker.KeyProof.
 func (t *Token) Prove(id keys.ID) error {
+	for _, k := range t.Subjects {
+		if k.Key.ID() == id {
+			return nil
+		}
+	}
 	if _, ok := t.Held[id]; !ok {
 		return worker.ErrKeyUnproven
 	}

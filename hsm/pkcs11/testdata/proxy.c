@@ -8,7 +8,7 @@
  *   PROXY_PAUSE   milliseconds between that line and the login
  *   PROXY_FAIL    "CALL N CODE": the N-th such call from now answers CODE
  *                 (hexadecimal) without being made; CODE 0 makes C_Encrypt
- *                 answer CKR_OK with a length that is one byte short
+ *                 and C_Sign answer CKR_OK with a length one byte short
  */
 #define _DEFAULT_SOURCE
 #include "../cryptoki.h"
@@ -106,6 +106,26 @@ static CK_RV encrypt(CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out,
 	return answer;
 }
 
+static CK_RV sign_init(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k)
+{
+	CK_RV rv;
+
+	return fails("C_SignInit", &rv) ? rv : real->C_SignInit(s, m, k);
+}
+
+static CK_RV sign(CK_SESSION_HANDLE s, CK_BYTE *in, CK_ULONG n, CK_BYTE *out, CK_ULONG *got)
+{
+	CK_RV rv, answer;
+	int fail = fails("C_Sign", &rv);
+
+	if (fail && rv != CKR_OK)
+		return rv;
+	answer = real->C_Sign(s, in, n, out, got);
+	if (fail)
+		--*got;
+	return answer;
+}
+
 static CK_RV destroy(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
 {
 	CK_RV rv;
@@ -131,6 +151,8 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
 	proxy.C_FindObjectsInit = find_init;
 	proxy.C_EncryptInit = encrypt_init;
 	proxy.C_Encrypt = encrypt;
+	proxy.C_SignInit = sign_init;
+	proxy.C_Sign = sign;
 	proxy.C_DestroyObject = destroy;
 	*out = &proxy;
 	return CKR_OK;
