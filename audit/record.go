@@ -36,6 +36,11 @@ const (
 	ActionReloadPolicy   Action = 1 // the policy file is read again and put in force; also at a start
 	ActionTryPolicy      Action = 2 // the policy file is read again and compared only
 	ActionRecycleWorkers Action = 3 // every worker process is replaced
+	ActionSuspend        Action = 4 // a token, device, BIN range or key is stopped
+	ActionResume         Action = 5 // it goes on
+	ActionDelete         Action = 6 // a token or device is stopped for good
+	ActionRestrict       Action = 7 // a token is bound to a device, or to where it may be used
+	ActionResetWindow    Action = 8 // the counters of a reissued token are forgotten
 )
 
 // String is the action's name in the journal's text form.
@@ -47,6 +52,16 @@ func (a Action) String() string {
 		return "try-policy"
 	case ActionRecycleWorkers:
 		return "recycle-workers"
+	case ActionSuspend:
+		return "suspend"
+	case ActionResume:
+		return "resume"
+	case ActionDelete:
+		return "delete"
+	case ActionRestrict:
+		return "restrict"
+	case ActionResetWindow:
+		return "reset-window"
 	default:
 		return fmt.Sprintf("action %d", uint8(a))
 	}
@@ -126,7 +141,7 @@ type Record struct {
 	// on; 0 if it changed nothing. It proves, after a restore, that the state is
 	// not older than this decision.
 	StateSequence uint64 `json:"state_sequence,omitempty"`
-	CutBytes   uint64            `json:"cut_bytes,omitempty"` // KindRecovered only
+	CutBytes      uint64 `json:"cut_bytes,omitempty"` // KindRecovered only
 
 	// KindAdministration only. RequestID is the same in both records of an act;
 	// Caller is empty for an act of the process itself, as at a start.
