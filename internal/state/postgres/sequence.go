@@ -1,0 +1,165 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+)
+
+// registerInstance makes the instance's row if there is none. The lock makes
+// SetControl wait, which would not see the row otherwise.
+const registerInstance = `
+INSERT INTO tapseal_instance (instance, sequence, holder, epoch)
+SELECT $1, 0, $2, c.epoch FROM (SELECT epoch FROM tapseal_control WHERE id = 1 FOR SHARE) AS c
+ON CONFLICT (instance) DO NOTHING`
+
+const fenceInstance = `UPDATE tapseal_instance SET holder = $2 WHERE instance = $1 RETURNING sequence`
+
+const readSequence = `SELECT sequence FROM tapseal_instance WHERE instance = $1`
+
+// register is for a name that the database does not know.
+func (e *Engine) register(ctx context.Context, c *conn) error {
+	return e.repeat(ctx, func() error {
+		c.args.reset()
+		c.args.uuid(e.o.Instance)
+		c.args.uuid(newHolder())
+		return c.run(ctx, registerInstance, nil)
+	})
+}
+
+func newHolder() (h [16]byte) {
+	_, _ = rand.Read(h[:]) // never fails
+	return h
+}
+
+// fence makes sure that no commit under way, on whichever connection, can
+// happen any more, and gives the sequence that is then final.
+func (e *Engine) fence(ctx context.Context, c *conn) (sequence uint64, exists bool, err error) {
+	holder := newHolder()
+	err = e.repeat(ctx, func() error {
+		c.warning, exists = "", false
+		c.args.reset()
+		c.args.uuid(e.o.Instance)
+		c.args.uuid(holder)
+		err := c.run(ctx, fenceInstance, func(values [][]byte) (err error) {
+			exists = true
+			sequence, err = readInt8(values[0])
+			return err
+		})
+		if err == nil && c.warning != "" {
+			return fmt.Errorf("%w: %s", errNotReplicated, c.warning)
+		}
+		return err
+	})
+	if err == nil && exists {
+		e.holder, e.settled, e.doubt = holder, c, false
+	}
+	return sequence, exists, err
+}
+
+// settle finds out, on a new connection or when a commit is in doubt, where the
+// database is. A commit without its acknowledgement has moved it on by one.
+// Nothing has to be found out on a connection that has done so already: what
+// happened since went through it.
+func (e *Engine) settle(ctx context.Context, c *conn) error {
+	if !e.doubt && e.settled == c {
+		return nil
+	}
+	acknowledged, doubt := e.acknowledged.Load(), e.doubt
+	sequence, exists, err := e.fence(ctx, c)
+	if err != nil {
+		return err
+	}
+	if !exists || sequence < acknowledged {
+		e.settled = nil
+		return e.regress(sequence)
+	}
+	if sequence > acknowledged+1 || sequence > acknowledged && !doubt {
+		e.foreign.Store(true)
+		return e.standing()
+	}
+	e.acknowledged.Store(sequence)
+	return nil
+}
+
+// regress notes that the database has lost commits, until an operator accepts
+// it.
+func (e *Engine) regress(sequence uint64) error {
+	if e.regressed.CompareAndSwap(false, true) {
+		e.o.Log.Error("the state database is older than what it acknowledged; nothing is accepted until an operator agrees",
+			"commit", sequence, "acknowledged", e.acknowledged.Load())
+	}
+	return e.standing()
+}
+
+// takeOver takes the database's sequence as the instance's.
+func (e *Engine) takeOver(ctx context.Context, c *conn) error {
+	if err := e.register(ctx, c); err != nil {
+		return err
+	}
+	sequence, exists, err := e.fence(ctx, c)
+	if err == nil && !exists {
+		err = errors.New("the instance's row is gone")
+	}
+	if err != nil {
+		return err
+	}
+	e.acknowledged.Store(sequence)
+	e.regressed.Store(false)
+	return nil
+}
+
+// AcceptRegression takes the database's sequence for this instance's last one.
+func (e *Engine) AcceptRegression(ctx context.Context) error {
+	const doing = "accepting the database's state"
+	ctx, end, err := e.operation(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := e.lock(ctx); err != nil {
+		return unavailable(doing, err)
+	}
+	defer e.unlock()
+	if e.foreign.Load() {
+		return e.standing()
+	}
+	c, _, err := e.writes.get(ctx)
+	if err != nil {
+		return unavailable(doing, err)
+	}
+	err = e.takeOver(ctx, c)
+	e.writes.put(c, err)
+	if err != nil {
+		return unavailable(doing, err)
+	}
+	e.o.Log.Warn("the state database's sequence was accepted", "commit", e.acknowledged.Load())
+	return nil
+}
+
+// Sequence is this instance's last commit as the database has it.
+func (e *Engine) Sequence(ctx context.Context) (sequence uint64, err error) {
+	ctx, end, err := e.operation(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	err = e.asking(ctx, "reading the commit sequence", func(c *conn) error {
+		sequence = 0
+		c.args.reset()
+		c.args.uuid(e.o.Instance)
+		return c.run(ctx, readSequence, func(values [][]byte) (err error) {
+			sequence, err = readInt8(values[0])
+			return err
+		})
+	})
+	return sequence, err
+}
+
+// isBehind says that the server did not know of a commit.
+func isBehind(err error) (sequence uint64, ok bool) {
+	var b behindError
+	ok = errors.As(err, &b)
+	return b.sequence, ok
+}
