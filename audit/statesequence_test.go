@@ -1,0 +1,46 @@
+package audit
+
+import (
+	"context"
+	"testing"
+)
+
+func TestLastStateSequence(t *testing.T) {
+	dir := t.TempDir()
+	want := func(n uint64) {
+		t.Helper()
+		if got, err := LastStateSequence(dir); err != nil || got != n {
+			t.Fatalf("got %d, %v, want %d", got, err, n)
+		}
+	}
+	want(0) // no journal
+	j, err := Open(dir, Options{SegmentBytes: minSegmentBytes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	write := func(sequence uint64) {
+		t.Helper()
+		r := testRecord(1)
+		r.StateSequence = sequence
+		if err := j.AppendWait(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(0)
+	write(0)
+	want(0)
+	write(7)
+	want(7)
+	write(0)
+	want(7)
+	write(8)
+	for range 2000 { // over several segments, none of which has one
+		write(0)
+	}
+	numbers, err := listSegments(dir)
+	if err != nil || len(numbers) < 3 {
+		t.Fatalf("%d segments, %v", len(numbers), err)
+	}
+	want(8)
+}
