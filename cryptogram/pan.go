@@ -62,6 +62,18 @@ func (p *PAN) AppendDigits(b []byte) []byte { return append(b, p.digits[:p.n]...
 // Digit returns the i-th digit, 0…9.
 func (p *PAN) Digit(i int) byte { return p.digits[i] - '0' }
 
+// Prefix is the PAN as a number of MaxPANDigits digits, zeros after its own, so
+// that PANs of any length lie in ranges of prefixes. It is cardholder data.
+func (p *PAN) Prefix() (v uint64) {
+	for i := range MaxPANDigits {
+		v *= 10
+		if i < p.Len() {
+			v += uint64(p.Digit(i))
+		}
+	}
+	return v
+}
+
 func (p PAN) masked() string { return fmt.Sprintf("PAN(%d digits)", p.n) }
 
 // String masks the PAN.

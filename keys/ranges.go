@@ -85,13 +85,7 @@ func findRange(rs []panRange, pan *cryptogram.PAN) (owner int, ok bool) {
 	if pan.IsZero() {
 		return 0, false
 	}
-	var v uint64
-	for i := range cryptogram.MaxPANDigits {
-		v *= 10
-		if i < pan.Len() {
-			v += uint64(pan.Digit(i))
-		}
-	}
+	v := pan.Prefix()
 	i, found := slices.BinarySearchFunc(rs, v, func(r panRange, v uint64) int { return cmp.Compare(r.first, v) })
 	if !found {
 		i--

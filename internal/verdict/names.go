@@ -12,29 +12,45 @@ func (v Verdict) String() string {
 	}
 }
 
+var reasonNames = [MaxReason + 1]string{
+	CryptogramMismatch: "CRYPTOGRAM_MISMATCH",
+	KeyNotActive:       "KEY_NOT_ACTIVE",
+	DeadlineExceeded:   "DEADLINE_EXCEEDED",
+	NoWorker:           "NO_WORKER",
+	HSMFailure:         "HSM_FAILURE",
+	KeyUnproven:        "KEY_UNPROVEN",
+	KeyUnavailable:     "KEY_UNAVAILABLE",
+	AttemptsLimited:    "ATTEMPTS_LIMITED",
+	AuditUnavailable:   "AUDIT_UNAVAILABLE",
+	Overloaded:         "OVERLOADED",
+	CryptogramReplayed: "CRYPTOGRAM_REPLAYED",
+	ATCLate:            "ATC_LATE",
+	ATCUnderWindow:     "ATC_UNDER_WINDOW",
+	ATCUnderFloor:      "ATC_UNDER_FLOOR",
+	ATCJump:            "ATC_JUMP",
+	UNReused:           "UNPREDICTABLE_NUMBER_REUSED",
+	TokenSuspended:     "TOKEN_SUSPENDED",
+	TokenDeleted:       "TOKEN_DELETED",
+	TokenUnknown:       "TOKEN_UNKNOWN",
+	DeviceStopped:      "DEVICE_STOPPED",
+	BINStopped:         "BIN_STOPPED",
+	KeyStopped:         "KEY_STOPPED",
+	DeviceMismatch:     "DEVICE_MISMATCH",
+	ChannelRestricted:  "CHANNEL_RESTRICTED",
+	MerchantRestricted: "MERCHANT_RESTRICTED",
+	CurrencyRestricted: "CURRENCY_RESTRICTED",
+	AmountOverCap:      "AMOUNT_OVER_CAP",
+	VelocityCount:      "VELOCITY_COUNT",
+	VelocityAmount:     "VELOCITY_AMOUNT",
+	NotAccepted:        "NOT_ACCEPTED",
+	AlreadyResponded:   "ALREADY_RESPONDED",
+	StateUnavailable:   "STATE_UNAVAILABLE",
+}
+
 // String is the reason without the prefix that the API gives it, empty for none.
 func (r Reason) String() string {
-	switch r {
-	case CryptogramMismatch:
-		return "CRYPTOGRAM_MISMATCH"
-	case KeyNotActive:
-		return "KEY_NOT_ACTIVE"
-	case DeadlineExceeded:
-		return "DEADLINE_EXCEEDED"
-	case NoWorker:
-		return "NO_WORKER"
-	case HSMFailure:
-		return "HSM_FAILURE"
-	case KeyUnproven:
-		return "KEY_UNPROVEN"
-	case KeyUnavailable:
-		return "KEY_UNAVAILABLE"
-	case AttemptsLimited:
-		return "ATTEMPTS_LIMITED"
-	case AuditUnavailable:
-		return "AUDIT_UNAVAILABLE"
-	case Overloaded:
-		return "OVERLOADED"
+	if r > MaxReason {
+		return ""
 	}
-	return ""
+	return reasonNames[r]
 }

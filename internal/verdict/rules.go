@@ -6,6 +6,7 @@ import (
 
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -31,12 +32,19 @@ type Case struct {
 	Purpose    Purpose
 	Resolution keys.Resolution
 	NeedsHSM   bool
-	Decision   Decision // set by Prepare if not NeedsHSM, else by Settle
+	// Op asks for the state of the token. To be submitted if Recall says so.
+	Op       store.Op
+	Decision Decision // set by Prepare if not NeedsHSM, else by Recall or Settle
 	// AnswerBy is when the answer must leave, whatever is known by then. The
 	// call's own deadline is earlier, so that its answer can still be recorded.
 	AnswerBy time.Time
 
 	data cryptogram.CardData
+
+	// What a request's digest is made of, and where its response begins.
+	content      [maxContentBytes]byte
+	contentBytes int
+	askBytes     int
 }
 
 // Prepare parses t, finds profile and key and builds the call. now starts the
@@ -73,7 +81,10 @@ func (r *Rules) Prepare(t *Tap, now, latest time.Time, c *Case) error {
 	}
 	c.Call.Deadline, c.AnswerBy = r.deadlines(t, now, latest)
 	r.consultKey(c)
-	return nil
+	if !c.NeedsHSM {
+		return nil
+	}
+	return c.remember(t)
 }
 
 // What of a tap's time is kept back: for its record, which has to be on disk
@@ -108,19 +119,30 @@ func (r *Rules) consultKey(c *Case) {
 	case !known || !k.Serves(c.Resolution.Profile.ID):
 		c.Decision = unknown(KeyUnavailable, RetryOperator)
 	case !k.State.Verifies():
-		c.Decision = Decision{Invalid, KeyNotActive, 0}
+		c.Decision = invalid(KeyNotActive)
 	default:
 		c.Call.Key = k.ID
 		c.NeedsHSM = true
 	}
 }
 
-// Settle turns the HSM's answer into the decision.
-func (c *Case) Settle() {
+// Recall looks at the HSM's answer, and reports whether the state of the token
+// has to be asked: Op is ready then, and Settle comes after it. If not, the
+// decision is there.
+func (c *Case) Recall() bool {
+	if c.NeedsHSM && (c.Call.Answer == hsm.Matched || c.Call.Answer == hsm.Mismatched) && c.askState() {
+		return true
+	}
 	if c.NeedsHSM {
 		c.Decision = Decide(c.Call.Answer)
 	}
 	c.Decision = c.Decision.Final()
+	return false
+}
+
+// Settle turns what the HSM and the state of the token say into the decision.
+func (c *Case) Settle() {
+	c.Decision = DecideState(c.Call.Answer, &c.Op.Outcome, c.Op.Err).Final()
 }
 
 // ARPC is the response cryptogram, 0, 4 or 8 bytes of the case's memory. There
@@ -137,6 +159,10 @@ func (c *Case) Wipe() {
 	c.data = cryptogram.CardData{}
 	c.Call.Request = cryptogram.Request{}
 	c.Call.ARPC, c.Call.ARPCBytes, c.Call.Answer = [8]byte{}, 0, 0
+	c.Call.Subjects = [2]hsm.Subject{}
+	c.Op = store.Op{}
+	clear(c.content[:c.contentBytes])
+	c.contentBytes = 0
 }
 
 // resolveError keeps the errors that are made to be shown and hides any other.

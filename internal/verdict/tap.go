@@ -19,6 +19,7 @@ const (
 const (
 	MaxRequestIDBytes = 64
 	MaxTimeoutMS      = 10_000
+	MaxNameBytes      = 64 // of a merchant or device
 )
 
 // A Tap is one transaction as a caller submitted it, nothing checked yet. It
@@ -35,6 +36,17 @@ type Tap struct {
 	Profile   string // empty if the card's data says it
 	TimeoutMS uint32 // 0 is the default
 	Response  cryptogram.Response
+	Caller    string // whom the policy takes the caller for
+	Place     Place
+}
+
+// A Place is where a tap came from, in the caller's words. Empty is not known.
+type Place struct {
+	Channel  int32  // number of tapseal.v1.Channel
+	Category string // merchant category code
+	Terminal []byte // tag 9F35
+	Merchant string
+	Device   string
 }
 
 // A Value is one data element that came by itself.
