@@ -66,7 +66,7 @@ func Prepare(ctx context.Context, dir string, o Options) (l Layout, made bool, e
 		return l, false, fmt.Errorf("preparing %s: %w", dir, otherPlace(m.Vault))
 	}
 	if ours && m.Complete && !o.Vault.lost() {
-		if err := l.reuse(o); err != nil {
+		if err := l.reuse(ctx, o); err != nil {
 			return l, false, fmt.Errorf("reusing %s: %w", dir, err)
 		}
 		return l, false, nil
@@ -193,16 +193,10 @@ func (l Layout) softHSMConf() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// makeToken initialises the token, imports the demo keys and writes down what
-// came back as the manifest.
+// makeToken initialises the token, imports the demo keys, lets it make the
+// subject key, and writes down what came back as the manifest.
 func (l Layout) makeToken(ctx context.Context, o Options, pin secret.Secret) error {
-	run := func(act admin.Act) (admin.Result, error) {
-		act.TokenLabel, act.PIN = TokenLabel, pin
-		return admin.Run(ctx, admin.Options{
-			Binary: o.HSMBinary, Module: o.Module, Environ: []string{l.environ()},
-		}, act)
-	}
-	if _, err := run(admin.Act{Operation: admin.InitToken}); err != nil {
+	if _, err := l.act(ctx, o, pin, admin.Act{Operation: admin.InitToken}); err != nil {
 		return err
 	}
 	manifest := &keys.Manifest{Deployment: "development"}
@@ -211,7 +205,7 @@ func (l Layout) makeToken(ctx context.Context, o Options, pin secret.Secret) err
 		if err != nil {
 			return err
 		}
-		res, err := run(admin.Act{
+		res, err := l.act(ctx, o, pin, admin.Act{
 			Operation: admin.ImportDemoKey,
 			Key:       &admin.DemoKey{Label: set.name + "-1", Value: value},
 		})
@@ -229,11 +223,10 @@ func (l Layout) makeToken(ctx context.Context, o Options, pin secret.Secret) err
 			}},
 		})
 	}
-	data, err := manifest.Marshal()
-	if err != nil {
+	if err := l.makeSubjectKey(ctx, o, pin, manifest); err != nil {
 		return err
 	}
-	return ReplaceFile(l.Manifest(), data, 0o600)
+	return l.writeManifest(manifest)
 }
 
 const environName = "SOFTHSM2_CONF"
@@ -298,7 +291,7 @@ func (l Layout) replaceHSMConfig(c supervisor.Config) error {
 
 // reuse checks that nothing is missing and follows the directory if it was
 // moved: SoftHSM and its workers are told absolute paths.
-func (l Layout) reuse(o Options) error {
+func (l Layout) reuse(ctx context.Context, o Options) error {
 	if err := l.checkFiles(o.Vault); err != nil {
 		return err
 	}
@@ -320,6 +313,9 @@ func (l Layout) reuse(o Options) error {
 		if err := ReplaceFile(l.SoftHSMConf(), want, 0o600); err != nil {
 			return err
 		}
+	}
+	if err := l.addSubjectKey(ctx, o); err != nil {
+		return err
 	}
 	c, err := supervisor.LoadConfig(l.HSMConfig())
 	if err != nil {

@@ -150,7 +150,7 @@ func (t benchTap) job(id keys.ID) (*worker.Job, error) {
 	if err := cryptogram.NewRequest(&card, pan, psn, true, profile, cryptogram.OptionA, &req); err != nil {
 		return nil, err
 	}
-	job := &worker.Job{Key: id}
+	job := &worker.Job{Key: id, Subject: keys.NewSubjectInput(&pan, psn)}
 	return job, cryptogram.BuildPlan(&req, &job.Plan)
 }
 

@@ -22,7 +22,7 @@ func benchJobs(b *testing.B, tt *testToken, profile cryptogram.ProfileID, n int)
 		req.Response = cryptogram.Response{}
 		id := tt.id(i % len(tt.values))
 		makeRight(b, tt.values[id], &req)
-		jobs[i] = &worker.Job{Key: id}
+		jobs[i] = &worker.Job{Key: id, Subject: keys.NewSubjectInput(&req.PAN, req.PSN)}
 		must(b, cryptogram.BuildPlan(&req, &jobs[i].Plan))
 	}
 	return jobs

@@ -48,6 +48,30 @@ func BenchmarkResidentKeys(b *testing.B) {
 	}
 }
 
+// BenchmarkSubject is one verification without a response, card keys cold, eight
+// to a crossing, one issuer key: without a subject key, with one, and with two as
+// in a rotation; used in place and from session copies, where a token allows
+// them. docs/decisions/0014-subjects.md has the figures.
+func BenchmarkSubject(b *testing.B) {
+	for _, p := range providers() {
+		tt := newTestToken(b, p, 1)
+		for subjects := range 3 {
+			if subjects > 0 {
+				tt.addSubjectKey(b)
+			}
+			for _, resident := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s/subjects-%d/resident-%t", p.name, subjects, resident), func(b *testing.B) {
+					tt.cfg.ResidentKeys, tt.cfg.MeasureCPU = resident, true
+					token := must1(Open(tt.cfg, []byte(tt.pin), tt.manifest))(b)
+					defer func() { must(b, token.Close()) }()
+					jobs := benchJobs(b, tt, cryptogram.VisaCVN18, 8*crossing)
+					benchInTurn(b, token, jobs)
+				})
+			}
+		}
+	}
+}
+
 // crossing is how many plans a data worker runs in one crossing under load.
 const crossing = 8
 
