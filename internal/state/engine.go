@@ -110,8 +110,10 @@ type Engine interface {
 	SetControl(ctx context.Context, c Control) (uint64, error)
 	// Sequence is this instance's last commit as the medium has it.
 	Sequence(ctx context.Context) (uint64, error)
-	// AcceptRegression takes the medium's sequence for this instance's last one.
-	AcceptRegression(ctx context.Context) error
+	// AcceptRegression makes sequence this instance's last commit, durably, if the
+	// medium's is lower: an operator has accepted that what was acknowledged up to
+	// it is lost, and the journal, which knows of it, is not ahead any more.
+	AcceptRegression(ctx context.Context, sequence uint64) error
 	// Changed says that the control document may have changed. It is a hint: an
 	// engine may send too often or never.
 	Changed() <-chan struct{}
