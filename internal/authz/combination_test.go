@@ -119,6 +119,11 @@ func TestCeilingAtUse(t *testing.T) {
 		{KindPerson, 1 << RoleOperator, MethodReloadPolicy, ""},
 		{KindWorkload, 1 << RoleOperator, MethodRecycleWorkers, ""},
 		{KindWorkload, 1 << RoleCaller, MethodGetStatus, ""},
+		{KindWorkload, 1 << RoleCaller, MethodSuspend, ""},
+		{KindWorkload, 1 << RoleOperator, MethodDelete, ""},
+		{KindPerson, 1 << RoleOperator, MethodResetWindow, ""},
+		{KindPerson, 1 << RoleAuditor, MethodSuspend, ""},
+		{KindPerson, 1 << RoleKeyManager, MethodWatchEvents, ""},
 	} {
 		p := &Principal{kind: tc.kind, roles: tc.roles}
 		p.access[tc.method] = access{granted: true, sets: reach{all: true}}

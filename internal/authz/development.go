@@ -57,7 +57,7 @@ principals:
   - name: monitor
     kind: workload
     identities: ["{{.Monitor}}"]
-    roles: [operator]    # may read; acts need a person
+    roles: [operator]    # may read, and stop tokens; other acts need a person
 {{- end}}
 
 grants:
@@ -69,6 +69,7 @@ grants:
     key_sets: "*"
   - role: caller
     methods:
+      - tapseal.v1.AdminService/WatchEvents
       - grpc.health.v1.Health/Check
       - grpc.health.v1.Health/List
       - grpc.health.v1.Health/Watch
@@ -80,6 +81,12 @@ grants:
       - tapseal.v1.AdminService/GetStatus
       - tapseal.v1.AdminService/ListKeys
       - tapseal.v1.AdminService/RecycleWorkers
+      - tapseal.v1.AdminService/Show
+      - tapseal.v1.AdminService/ListStops
+      - tapseal.v1.AdminService/Suspend
+      - tapseal.v1.AdminService/Resume
+      - tapseal.v1.AdminService/Restrict
+      - tapseal.v1.AdminService/WatchEvents
       - http/metrics
       - grpc.health.v1.Health/Check
       - grpc.health.v1.Health/List
@@ -91,6 +98,9 @@ grants:
     methods:
       - tapseal.v1.AdminService/GetStatus
       - tapseal.v1.AdminService/ListKeys
+      - tapseal.v1.AdminService/Show
+      - tapseal.v1.AdminService/ListStops
+      - tapseal.v1.AdminService/WatchEvents
       - http/metrics
       - grpc.health.v1.Health/Check
       - grpc.health.v1.Health/List
@@ -102,7 +112,17 @@ grants:
     methods: [tapseal.v1.AdminService/ListKeys]
     key_sets: none
   - role: security-officer
-    methods: [tapseal.v1.AdminService/ListKeys, tapseal.v1.AdminService/ReloadPolicy]
+    methods:
+      - tapseal.v1.AdminService/ListKeys
+      - tapseal.v1.AdminService/ReloadPolicy
+      - tapseal.v1.AdminService/Show
+      - tapseal.v1.AdminService/ListStops
+      - tapseal.v1.AdminService/Suspend
+      - tapseal.v1.AdminService/Resume
+      - tapseal.v1.AdminService/Delete
+      - tapseal.v1.AdminService/Restrict
+      - tapseal.v1.AdminService/ResetWindow
+      - tapseal.v1.AdminService/WatchEvents
     key_sets: none
 `))
 

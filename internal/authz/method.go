@@ -19,6 +19,14 @@ const (
 	MethodListKeys
 	MethodRecycleWorkers
 	MethodReloadPolicy
+	MethodShow
+	MethodSuspend
+	MethodResume
+	MethodDelete
+	MethodRestrict
+	MethodResetWindow
+	MethodListStops
+	MethodWatchEvents
 	MethodHealthCheck
 	MethodHealthList
 	MethodHealthWatch
@@ -42,13 +50,16 @@ type Method struct {
 	// of roles would mean nothing.
 	Roles RoleSet
 	// Persons and Workloads say which kinds may use it. What changes something
-	// needs a person: a stolen machine certificate must not be able to act.
+	// needs a person: a stolen machine certificate must not be able to act. The
+	// exceptions are what stops a token, which has to be easy, and what a wallet's
+	// provisioning service does for its customers.
 	Persons, Workloads bool
 }
 
 const (
 	anyRole RoleSet = 1<<RoleCaller | 1<<RoleOperator | 1<<RoleKeyManager | 1<<RoleSecurityOfficer | 1<<RoleCustodian | 1<<RoleAuditor
 	readers RoleSet = 1<<RoleOperator | 1<<RoleAuditor
+	keepers RoleSet = 1<<RoleOperator | 1<<RoleSecurityOfficer
 )
 
 // methodTable is indexed by MethodID.
@@ -73,6 +84,31 @@ var methodTable = [methodCount]Method{
 	},
 	MethodReloadPolicy: {
 		Name: "tapseal.v1.AdminService/ReloadPolicy", Roles: 1 << RoleSecurityOfficer, Persons: true,
+	},
+	MethodShow: {
+		Name: "tapseal.v1.AdminService/Show", Roles: keepers | 1<<RoleAuditor, Persons: true, Workloads: true,
+	},
+	MethodSuspend: {
+		Name: "tapseal.v1.AdminService/Suspend", Roles: keepers, Persons: true, Workloads: true,
+	},
+	MethodResume: {
+		Name: "tapseal.v1.AdminService/Resume", Roles: keepers, Persons: true, Workloads: true,
+	},
+	MethodDelete: {
+		Name: "tapseal.v1.AdminService/Delete", Roles: 1 << RoleSecurityOfficer, Persons: true,
+	},
+	MethodRestrict: {
+		Name: "tapseal.v1.AdminService/Restrict", Roles: keepers, Persons: true, Workloads: true,
+	},
+	MethodResetWindow: {
+		Name: "tapseal.v1.AdminService/ResetWindow", Roles: 1 << RoleSecurityOfficer, Persons: true,
+	},
+	MethodListStops: {
+		Name: "tapseal.v1.AdminService/ListStops", Roles: keepers | 1<<RoleAuditor, Persons: true, Workloads: true,
+	},
+	// What each role sees of the events is up to the service.
+	MethodWatchEvents: {
+		Name: "tapseal.v1.AdminService/WatchEvents", Roles: keepers | 1<<RoleAuditor | 1<<RoleCaller, Persons: true, Workloads: true,
 	},
 	MethodHealthCheck: {Name: "grpc.health.v1.Health/Check", Roles: anyRole, Persons: true, Workloads: true},
 	MethodHealthList:  {Name: "grpc.health.v1.Health/List", Roles: anyRole, Persons: true, Workloads: true},

@@ -38,6 +38,14 @@ closed:
   - tapseal.v1.AdminService/ListKeys
   - tapseal.v1.AdminService/RecycleWorkers
   - tapseal.v1.AdminService/ReloadPolicy
+  - tapseal.v1.AdminService/Show
+  - tapseal.v1.AdminService/Suspend
+  - tapseal.v1.AdminService/Resume
+  - tapseal.v1.AdminService/Delete
+  - tapseal.v1.AdminService/Restrict
+  - tapseal.v1.AdminService/ResetWindow
+  - tapseal.v1.AdminService/ListStops
+  - tapseal.v1.AdminService/WatchEvents
   - grpc.health.v1.Health/Check
   - grpc.health.v1.Health/List
   - grpc.health.v1.Health/Watch
@@ -160,9 +168,9 @@ func TestParseRefuses(t *testing.T) {
 		{"taps without key sets", "key_sets: [visa]\n", "key_sets: none\n", "line 20: grants[0].methods[0]: tapseal.v1.CryptogramService/VerifyCryptogram goes by key set"},
 		{"taps with an empty list", "key_sets: [visa]\n", "key_sets: []\n", "line 20: grants[0].methods[0]: tapseal.v1.CryptogramService/VerifyCryptogram goes by key set"},
 		{"status by key set", "key_sets: none", `key_sets: "*"`, "line 23: grants[1].methods[0]: tapseal.v1.AdminService/GetStatus does not go by key set"},
-		{"closed and granted", "  - http/metrics\n", "  - http/metrics\n  - tapseal.v1.AdminService/GetStatus\n", "line 36: closed[11]: tapseal.v1.AdminService/GetStatus is granted to operator"},
-		{"closed twice", "  - http/metrics\n", "  - http/metrics\n  - http/metrics\n", "line 36: closed[11]: http/metrics is listed twice"},
-		{"closed and unknown", "  - http/metrics\n", "  - http/metrics\n  - http/pprof\n", `line 36: closed[11]: unknown method "http/pprof"`},
+		{"closed and granted", "  - http/metrics\n", "  - http/metrics\n  - tapseal.v1.AdminService/GetStatus\n", "line 44: closed[19]: tapseal.v1.AdminService/GetStatus is granted to operator"},
+		{"closed twice", "  - http/metrics\n", "  - http/metrics\n  - http/metrics\n", "line 44: closed[19]: http/metrics is listed twice"},
+		{"closed and unknown", "  - http/metrics\n", "  - http/metrics\n  - http/pprof\n", `line 44: closed[19]: unknown method "http/pprof"`},
 		{"anchor", "roles: [operator]", "roles: &r [operator]", "line 16: anchors and aliases are not for a policy"},
 		{"alias", "roles: [operator]", "roles: &r [operator]\n  - {name: bob, kind: person, identities: [x:b], roles: *r}", "anchors and aliases"},
 		{"merge", "roles: [operator]", "roles: [operator]\n  - {<<: {kind: person}, name: bob, identities: [x:b], roles: [auditor]}", "line 17: merge keys are not for a policy"},

@@ -25,8 +25,14 @@ func mayBeGranted(method, role string) bool {
 		return role != "caller" && role != "custodian"
 	case strings.HasSuffix(method, "/RecycleWorkers"):
 		return role == "operator"
-	case strings.HasSuffix(method, "/ReloadPolicy"):
+	case strings.HasSuffix(method, "/ReloadPolicy"), strings.HasSuffix(method, "/Delete"), strings.HasSuffix(method, "/ResetWindow"):
 		return role == "security-officer"
+	case strings.HasSuffix(method, "/Suspend"), strings.HasSuffix(method, "/Resume"), strings.HasSuffix(method, "/Restrict"):
+		return role == "operator" || role == "security-officer"
+	case strings.HasSuffix(method, "/Show"), strings.HasSuffix(method, "/ListStops"):
+		return role == "operator" || role == "security-officer" || role == "auditor"
+	case strings.HasSuffix(method, "/WatchEvents"):
+		return role != "key-manager" && role != "custodian"
 	}
 	return true
 }
@@ -38,7 +44,8 @@ func fitsKind(method, kind string) bool {
 	switch {
 	case byKeySet(method):
 		return kind == "workload"
-	case strings.HasSuffix(method, "/RecycleWorkers"), strings.HasSuffix(method, "/ReloadPolicy"):
+	case strings.HasSuffix(method, "/RecycleWorkers"), strings.HasSuffix(method, "/ReloadPolicy"),
+		strings.HasSuffix(method, "/Delete"), strings.HasSuffix(method, "/ResetWindow"):
 		return kind == "person"
 	}
 	return true
