@@ -55,6 +55,17 @@ func TestBrokenConnectionIsReplaced(t *testing.T) {
 		},
 		"client's frame type": func(c *peerConn, _ []frame.Item) error { return c.write(frame.AppendHello(nil)) },
 		"second welcome":      func(c *peerConn, _ []frame.Item) error { return c.write(frame.AppendWelcome(nil, &frame.Welcome{})) },
+		"subject nobody asked for": func(c *peerConn, _ []frame.Item) error {
+			r := frame.SubjectsReply{ID: 7, Status: frame.StatusTokenFailure}
+			return c.write(frame.AppendSubjects(nil, &r))
+		},
+		"subject of no key": func(c *peerConn, items []frame.Item) error {
+			return c.replyWith(items, func(it *frame.Item) frame.Reply {
+				r := rightReply(it)
+				r.Subjects = [2]Subject{subjectAt(1, it)}
+				return r
+			})
+		},
 		"canary nobody asked for": func(c *peerConn, _ []frame.Item) error {
 			return c.write(frame.AppendHealthy(nil, 7, frame.StatusMatched))
 		},
@@ -407,8 +418,10 @@ func TestBadHandshakeIsRefused(t *testing.T) {
 		return frame.AppendKeyTable(frame.AppendWelcome(nil, &frame.Welcome{Keys: n}), entries)
 	}
 	good := testTable()[0]
-	nameless, idless, stateless := good, good, good
-	nameless.Set, idless.ID, stateless.State = "", keys.ID{}, 0
+	nameless, idless, stateless, useless := good, good, good, good
+	nameless.Set, idless.ID, stateless.State, useless.Use = "", keys.ID{}, 0, 0
+	subjects, others := subjectTable()[2], subjectTable()[3]
+	others.Set = "others"
 	for name, answer := range map[string][]byte{
 		"garbage":         bytes.Repeat([]byte{0x5A}, 100),
 		"table first":     frame.AppendKeyTable(nil, testTable()),
@@ -418,6 +431,8 @@ func TestBadHandshakeIsRefused(t *testing.T) {
 		"hostile count":   table(1<<32 - 1),
 		"one key twice":   table(2, good, good),
 		"without a name":  table(1, nameless),
+		"without a use":   table(1, useless),
+		"subjects twice":  table(2, subjects, others),
 		"without an id":   table(1, idless),
 		"without a state": table(1, stateless),
 		"no table":        append(table(1), frame.AppendGoAway(nil)...),

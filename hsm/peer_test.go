@@ -25,6 +25,7 @@ type peer struct {
 	welcome func(b []byte) []byte // nil: the proper handshake answer
 	handle  func(c *peerConn, items []frame.Item) error
 	canary  frame.Status
+	subject func(id uint64, in *keys.SubjectInput) (answer []byte) // nil: none is answered
 
 	wg       sync.WaitGroup
 	mu       sync.Mutex
@@ -178,6 +179,14 @@ func (c *peerConn) frame(h frame.Header, b []byte, items []frame.Item) bool {
 			err = c.write(frame.AppendHealthy(nil, id, c.peer.canary))
 		}
 		return err == nil
+	}
+	if h.Type == frame.TypeSubject {
+		id, pan, psn, err := frame.DecodeSubject(b)
+		if err != nil || c.peer.subject == nil {
+			return err == nil
+		}
+		in := keys.NewSubjectInput(&pan, psn)
+		return c.write(c.peer.subject(id, &in)) == nil
 	}
 	if h.Type != frame.TypeVerify {
 		c.peer.tb.Errorf("peer: frame of type %d", h.Type)

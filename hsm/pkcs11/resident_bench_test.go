@@ -119,3 +119,30 @@ func BenchmarkLook(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkHash is one subject hashed by itself under one key, in place and from
+// a session copy.
+func BenchmarkHash(b *testing.B) {
+	for _, p := range providers() {
+		tt := newTestToken(b, p, 0)
+		tt.addSubjectKey(b)
+		for _, resident := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/resident-%t", p.name, resident), func(b *testing.B) {
+				tt.cfg.ResidentKeys, tt.cfg.MeasureCPU = resident, true
+				token := must1(Open(tt.cfg, []byte(tt.pin), tt.manifest))(b)
+				defer func() { must(b, token.Close()) }()
+				pan := must1(cryptogram.ParsePAN("4111111111111111"))(b)
+				in := keys.NewSubjectInput(&pan, cryptogram.PSN{})
+				must2(token.Hash(&in)) // proves the key
+				before := token.Stats()
+				for b.Loop() {
+					if _, err := token.Hash(&in); err != nil {
+						b.Fatal(err)
+					}
+				}
+				after := token.Stats()
+				b.ReportMetric(float64(after.InsideCPUNanos-before.InsideCPUNanos)/float64(after.Jobs-before.Jobs)/1000, "inside-cpu-µs")
+			})
+		}
+	}
+}
