@@ -33,14 +33,18 @@ type Action uint8
 
 // Actions.
 const (
-	ActionReloadPolicy   Action = 1 // the policy file is read again and put in force; also at a start
-	ActionTryPolicy      Action = 2 // the policy file is read again and compared only
-	ActionRecycleWorkers Action = 3 // every worker process is replaced
-	ActionSuspend        Action = 4 // a token, device, BIN range or key is stopped
-	ActionResume         Action = 5 // it goes on
-	ActionDelete         Action = 6 // a token or device is stopped for good
-	ActionRestrict       Action = 7 // a token is bound to a device, or to where it may be used
-	ActionResetWindow    Action = 8 // the counters of a reissued token are forgotten
+	ActionReloadPolicy   Action = 1  // the policy file is read again and put in force; also at a start
+	ActionTryPolicy      Action = 2  // the policy file is read again and compared only
+	ActionRecycleWorkers Action = 3  // every worker process is replaced
+	ActionSuspend        Action = 4  // a token, device, BIN range or key is stopped
+	ActionResume         Action = 5  // it goes on
+	ActionDelete         Action = 6  // a token or device is stopped for good
+	ActionRestrict       Action = 7  // a token is bound to a device, or to where it may be used
+	ActionResetWindow    Action = 8  // the counters of a reissued token are forgotten
+	ActionCall           Action = 9  // a call of the method that Subject names
+	ActionConnect        Action = 10 // a connection to the listener that Subject names
+	ActionAcceptState    Action = 11 // a token state store that is older than the journal is taken as it is
+	ActionBackupState    Action = 12 // the token state store is copied
 )
 
 // String is the action's name in the journal's text form.
@@ -60,14 +64,22 @@ func (a Action) String() string {
 		return "delete"
 	case ActionRestrict:
 		return "restrict"
+	case ActionAcceptState:
+		return "accept-state"
+	case ActionBackupState:
+		return "backup-state"
 	case ActionResetWindow:
 		return "reset-window"
+	case ActionCall:
+		return "call"
+	case ActionConnect:
+		return "connect"
 	default:
 		return fmt.Sprintf("action %d", uint8(a))
 	}
 }
 
-// Outcome says which of an act's two records this is, and how it went. The zero
+// Outcome says which of an act's records this is, and how it went. The zero
 // value is invalid.
 type Outcome uint8
 
@@ -76,6 +88,7 @@ const (
 	OutcomeIntended Outcome = 1 // it is about to be done
 	OutcomeDone     Outcome = 2
 	OutcomeFailed   Outcome = 3 // nothing changed
+	OutcomeRefused  Outcome = 4 // it was not allowed: the only record of it, and of those that Detail counts
 )
 
 // String is the outcome's name in the journal's text form.
@@ -87,6 +100,8 @@ func (o Outcome) String() string {
 		return "done"
 	case OutcomeFailed:
 		return "failed"
+	case OutcomeRefused:
+		return "refused"
 	default:
 		return fmt.Sprintf("outcome %d", uint8(o))
 	}
