@@ -14,10 +14,12 @@ import (
 	"github.com/tapseal/tapseal/hsm"
 	"github.com/tapseal/tapseal/hsm/worker"
 	"github.com/tapseal/tapseal/internal/workertest"
+	"github.com/tapseal/tapseal/keys"
 )
 
 // startWorker runs the real server of a data worker on a socket, with keys in
-// software, until stop is called or the test ends.
+// software and a rotation of the subject key under way, until stop is called or
+// the test ends.
 func startWorker(t *testing.T, dir, name string) (stop func()) {
 	t.Helper()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, name)})
@@ -25,7 +27,7 @@ func startWorker(t *testing.T, dir, name string) (stop func()) {
 		t.Fatal(err)
 	}
 	s, err := worker.NewServer(worker.Options{
-		Manifest: workertest.Manifest(), Token: workertest.NewToken(),
+		Manifest: workertest.WithSubjects(workertest.Manifest(), true), Token: workertest.NewToken().Hashing(true),
 		AllowedUIDs: []uint32{uint32(os.Getuid())}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -57,6 +59,12 @@ type tap struct {
 	want  hsm.Answer
 	arpc  [8]byte
 	bytes uint8
+}
+
+// subjects must come with the answer.
+func (tp *tap) subjects() [2]hsm.Subject {
+	in := keys.NewSubjectInput(&tp.call.Request.PAN, tp.call.Request.PSN)
+	return [2]hsm.Subject{workertest.NewSubjectKey.Subject(2, &in), workertest.OldSubjectKey.Subject(1, &in)}
 }
 
 func taps(n int, sink hsm.Sink) []*tap {
@@ -100,6 +108,11 @@ func TestRecyclingOfRealWorkersIsInvisible(t *testing.T) {
 	if err := p.Health(context.Background()); err != nil {
 		t.Errorf("health: %v", err)
 	}
+	one := taps(1, nil)[0]
+	s, err := p.Subject(context.Background(), one.call.Request.PAN, one.call.Request.PSN)
+	if current, previous := p.SubjectVersions(); err != nil || s != one.subjects() || current != 2 || previous != 1 {
+		t.Errorf("asked for alone: versions %d and %d, error %v", current, previous, err)
+	}
 	var back counter
 	all := taps(3000, &back)
 	back.Add(len(all))
@@ -120,6 +133,9 @@ func TestRecyclingOfRealWorkersIsInvisible(t *testing.T) {
 	}
 	back.Wait()
 	for i, tp := range all {
+		if tp.call.Subjects != tp.subjects() {
+			t.Fatalf("tap %d: subjects of another", i)
+		}
 		if tp.call.Answer != tp.want || tp.call.ARPC != tp.arpc || tp.call.ARPCBytes != tp.bytes {
 			t.Fatalf("tap %d: answer %v with %d bytes of ARPC, want %v with %d",
 				i, tp.call.Answer, tp.call.ARPCBytes, tp.want, tp.bytes)
@@ -166,7 +182,7 @@ func TestRealWorkerRefuses(t *testing.T) {
 	}
 	back.Wait()
 	for i, tp := range all {
-		if tp.call.Answer != tp.want || tp.call.ARPCBytes != 0 {
+		if tp.call.Answer != tp.want || tp.call.ARPCBytes != 0 || tp.call.Subjects != ([2]hsm.Subject{}) {
 			t.Errorf("tap %d: answer %v, want %v", i, tp.call.Answer, tp.want)
 		}
 	}

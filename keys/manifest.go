@@ -76,6 +76,9 @@ func ParseManifest(data []byte) (*Manifest, error) {
 			if subjects++; subjects > 1 {
 				return nil, fmt.Errorf("key_sets[%d] %q: use: there may be one set of use %s", i, set.Name, UseSubjectHash)
 			}
+			if err := checkInForce(set.Versions); err != nil {
+				return nil, fmt.Errorf("key_sets[%d] %q: versions: %w", i, set.Name, err)
+			}
 		}
 		for _, v := range set.Versions {
 			where := fmt.Sprintf("%s version %d", set.Name, v.Number)

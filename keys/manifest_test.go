@@ -146,6 +146,8 @@ func TestSubjectSet(t *testing.T) {
 	for name, tc := range map[string]struct{ in, want string }{
 		"profiles":    {strings.Replace(subjectSet, "    versions:", "    profiles: [visa-cvn10]\n    versions:", 1), "serves none"},
 		"no profiles": {strings.Replace(subjectSet, "    versions:", "    profiles: []\n    versions:", 1), "serves none"},
+		"three active": {subjectSet + `      - {version: 3, id: "a20102030405060708090a0b0c0d0e0f", state: active, check_value: "010203", canary: "0011223344556677"}
+`, "3 are active"},
 		"a second": {subjectSet + strings.NewReplacer("name: subjects", "name: others", `"a0`, `"b0`, `"a1`, `"b1`).Replace(
 			strings.TrimPrefix(subjectSet, "\n")), "one set of use subject-hash"},
 	} {

@@ -120,6 +120,24 @@ func InForce(versions []Version) (current, previous Version) {
 	return current, previous
 }
 
+// maxInForce is how many versions of the subject key take part.
+const maxInForce = 2
+
+// checkInForce refuses more active versions than take part: what is stored under
+// the lowest one would not be found any more, and its taps be taken for new.
+func checkInForce(versions []Version) error {
+	active := 0
+	for _, v := range versions {
+		if v.State == Active {
+			active++
+		}
+	}
+	if active > maxInForce {
+		return fmt.Errorf("%d are active, at most %d may be: end the rotation that is under way first", active, maxInForce)
+	}
+	return nil
+}
+
 // SubjectKeys gives the subject key versions in force, as InForce does. Without
 // a set of UseSubjectHash both have number 0.
 func (m *Manifest) SubjectKeys() (current, previous Version) {

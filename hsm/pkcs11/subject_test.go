@@ -365,3 +365,66 @@ func TestSubjectKeyDestroyedBehindTheWorker(t *testing.T) {
 		}
 	})
 }
+
+// Copies of subject keys follow the rules of all copies: they serve, they go with
+// their key, and one that disappears by itself ends the epoch.
+func TestResidentSubjectKeys(t *testing.T) {
+	start := func(t *testing.T) (*testToken, *Token, func() error) {
+		t.Helper()
+		tt := newTestToken(t, provider{nss: true}, 1)
+		tt.addSubjectKey(t)
+		tt.addSubjectKey(t)
+		tt.cfg.ResidentKeys = true
+		token := tt.open(t)
+		job := tt.jobOf(t, rand.New(rand.NewPCG(9, 9)), cryptogram.VisaCVN18, true)
+		serves := func() error {
+			token.Execute([]*worker.Job{job})
+			if job.Err != nil && (job.Outcome != (cryptogram.Outcome{}) || job.Subjects != ([2]keys.Subject{})) {
+				return errors.New("an error with an outcome")
+			}
+			return job.Err
+		}
+		must(t, serves())
+		if s := token.Stats(); s.ResidentKeys != 3 || s.NotResident != 0 {
+			t.Fatalf("%+v", s)
+		}
+		return tt, token, serves
+	}
+	t.Run("destroyed", func(t *testing.T) {
+		tt, token, serves := start(t)
+		previous := token.keystore.subjects[1]
+		tt.destroyElsewhere(t, previous.version.ID)
+		token.lookLongAgo()
+		for range 2 {
+			if err := serves(); !errors.Is(err, worker.ErrSubject) || !strings.Contains(err.Error(), goneText) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if s := token.Stats(); s.ResidentKeys != 2 || previous.copied != 0 {
+			t.Errorf("%+v", s)
+		}
+		must(t, token.Dead())
+	})
+	t.Run("copy lost", func(t *testing.T) {
+		_, token, serves := start(t)
+		ctx, s := intruder(t, token)
+		must(t, ctx.DestroyObject(s, token.keystore.subjects[0].copied))
+		if err := serves(); !errors.Is(err, ErrDead) || !errors.Is(token.Dead(), errCopyLost) {
+			t.Errorf("got %v, dead %v", err, token.Dead())
+		}
+	})
+	t.Run("hash looks too", func(t *testing.T) {
+		tt, token, _ := start(t)
+		tt.destroyElsewhere(t, token.keystore.subjects[0].version.ID)
+		token.lookLongAgo()
+		in := keys.NewSubjectInput(must1(panOf("4111111111111111"))(t), cryptogram.PSN{})
+		if _, err := token.Hash(&in); !errors.Is(err, worker.ErrKeyUnproven) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func panOf(s string) (*cryptogram.PAN, error) {
+	p, err := cryptogram.ParsePAN(s)
+	return &p, err
+}
