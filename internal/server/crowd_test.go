@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
+	"github.com/tapseal/tapseal/internal/listen"
 )
 
 // hold opens a connection and keeps it, as somebody would who wants to shut
@@ -111,7 +112,7 @@ func TestAFullListenerSaysSo(t *testing.T) {
 	}
 	_ = first.Close()
 	called := 0
-	first.(*limitedConn).whenClosed(func() { called++ }) //nolint:errcheck // what Accept gives
+	first.(*listen.Conn).WhenClosed(func() { called++ }) //nolint:errcheck // what Accept gives
 	_ = first.Close()
 	if called != 1 {
 		t.Errorf("called %d times for a connection that was closed before", called)

@@ -18,6 +18,7 @@ import (
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/internal/authz"
+	"github.com/tapseal/tapseal/internal/clientcert"
 	"github.com/tapseal/tapseal/internal/observability"
 )
 
@@ -121,7 +122,7 @@ func TestACertificateHasOneURIName(t *testing.T) {
 		{spelled("spiffe://@a/b"), ""},
 		{spelled("spiffe://a/b", "SPIFFE://a/b"), ""},
 	} {
-		if got, err := uriName(c.cert); got != c.want || (err == nil) != (c.want != "") {
+		if got, err := clientcert.URIName(c.cert); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("caller %q, %v, want %q", got, err, c.want)
 		}
 	}

@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tapseal/tapseal/internal/authz"
+	"github.com/tapseal/tapseal/internal/clientcert"
 	"github.com/tapseal/tapseal/internal/config"
+	"github.com/tapseal/tapseal/internal/listen"
 	"github.com/tapseal/tapseal/internal/secrets"
 )
 
@@ -83,39 +85,9 @@ func (c *certificates) close() {
 	}
 }
 
-// serverTLS is the configuration of the listener. Each handshake gets the one
-// of its moment.
+// serverTLS is the configuration of the listener.
 func (d *door) serverTLS(protocols ...string) *tls.Config {
-	base := d.certificates.ServerTLS(protocols...)
-	current := base.GetConfigForClient
-	type pair struct{ from, to *tls.Config }
-	var last atomic.Pointer[pair]
-	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		from, err := current(h)
-		if err != nil {
-			return nil, err
-		}
-		if p := last.Load(); p != nil && p.from == from {
-			return p.to, nil
-		}
-		to := stricter(from)
-		last.Store(&pair{from, to})
-		return to, nil
-	}
-	return base
-}
-
-// stricter adds our checks of the client's certificate.
-func stricter(c *tls.Config) *tls.Config {
-	c = c.Clone()
-	before := c.VerifyConnection
-	c.VerifyConnection = func(s tls.ConnectionState) error {
-		if err := before(s); err != nil {
-			return err
-		}
-		return verifyClient(s)
-	}
-	return c
+	return clientcert.ServerTLS(d.certificates, protocols...)
 }
 
 // identify is the identity behind a finished handshake.
@@ -190,7 +162,7 @@ func (c *doorCredentials) enter(raw net.Conn, id *identity) error {
 	}
 	// The place is given back when the socket is closed, which happens however
 	// the connection ends; the TLS connection around it may be dropped unclosed.
-	socket, ok := raw.(*limitedConn)
+	socket, ok := raw.(*listen.Conn)
 	if !ok {
 		return errors.New("the connection did not come through the listener")
 	}
@@ -198,7 +170,7 @@ func (c *doorCredentials) enter(raw net.Conn, id *identity) error {
 	if !c.crowd.enter(name) {
 		return errCrowded
 	}
-	socket.whenClosed(func() { c.crowd.leave(name) })
+	socket.WhenClosed(func() { c.crowd.leave(name) })
 	return nil
 }
 
