@@ -82,6 +82,7 @@ func (j *Journal) commit(g *group) error {
 	c.committing.Add(int64(took))
 	c.longest.Store(max(c.longest.Load(), int64(took)))
 	c.sequence.Store(j.next - 1)
+	j.followers.wake()
 	if j.opt.OnCommit != nil {
 		j.opt.OnCommit(int(g.records), took)
 	}

@@ -98,8 +98,9 @@ type Journal struct {
 	began    time.Time // beginning of the last commit
 	busy     bool      // it served more than one caller
 
-	waiters sync.Pool
-	stats   counters
+	waiters   sync.Pool
+	stats     counters
+	followers wakers
 }
 
 // A group is what the next commit makes durable.
@@ -260,6 +261,9 @@ func (j *Journal) appendWait(ctx context.Context, kind Kind, rec Record) error {
 // Failed delivers one error and is then closed when the journal is poisoned:
 // the process has to end, because nothing can be recorded any more.
 func (j *Journal) Failed() <-chan error { return j.failed }
+
+// ID names the journal: random, made with its first segment, and in all of them.
+func (j *Journal) ID() [16]byte { return j.id }
 
 // Close makes durable what was appended, gives back the space that the last
 // segment did not need, and releases the lock. Appends after it fail with
