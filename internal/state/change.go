@@ -1,11 +1,16 @@
 package state
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors of changes.
 var (
 	ErrTokenDeleted = errors.New("the token is deleted, for good")
 	ErrTokenMoved   = errors.New("the record of the token is under a newer subject key than this service knows")
+	// ErrChange: what was asked for cannot be kept.
+	ErrChange = fmt.Errorf("a change has an unknown status or channel, a list of more than %d entries, a text of more than %d bytes, or a time before 1970", MaxListed, MaxNoteText)
 )
 
 // A Change is what an operator does to a token or device. Zero fields change
@@ -18,8 +23,29 @@ type Change struct {
 	Note       Note
 }
 
-// Apply changes a record. One that is deleted stays so.
+// check reports ErrChange for what a record could not be read back with.
+func (c *Change) check() error {
+	switch c.Status {
+	case 0, Active, Suspended, Deleted:
+	default:
+		return ErrChange
+	}
+	if n := &c.Note; n.At < 0 || len(n.By) > MaxNoteText || len(n.Why) > MaxNoteText {
+		return ErrChange
+	}
+	if l := c.Restrict; l != nil && (l.Channels >= 1<<(maxChannel+1) ||
+		max(len(l.Currencies), len(l.Categories), len(l.Merchants), len(l.Terminals)) > MaxListed) {
+		return ErrChange
+	}
+	return nil
+}
+
+// Apply changes a record, or leaves it alone and says why. One that is deleted
+// stays so.
 func (c *Change) Apply(r *Record, generation uint32) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	switch {
 	case r.Status == Moved:
 		return ErrTokenMoved

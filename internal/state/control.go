@@ -48,6 +48,16 @@ type Rules struct {
 
 const rulesFormat = 1
 
+// Restored begins a generation, after an older state was restored: up to raise
+// above the highest ATC of each record, and without one up to date (YYMMDD as
+// BCD, 0 is none), nothing is accepted. What earlier generations raised goes on
+// being added, for the records that nobody has touched since.
+func (r *Rules) Restored(raise uint16, date uint32) {
+	r.Generation++
+	r.Raise = uint16(min(uint32(r.Raise)+uint32(raise), 0xFFFF))
+	r.FloorDate = max(r.FloorDate, date)
+}
+
 // Floor is what the rules say of older records.
 func (r *Rules) Floor() Floor {
 	return Floor{Generation: r.Generation, Raise: r.Raise, Date: r.FloorDate}
@@ -80,12 +90,27 @@ func (s *StandingStop) same(t *StandingStop) bool {
 var (
 	ErrStopExists   = errors.New("this is stopped already")
 	ErrNoSuchStop   = errors.New("there is no such stop")
+	ErrBadStop      = errors.New("a stop needs a range of PANs, or a key set")
 	ErrTooManyStops = fmt.Errorf("there are %d standing stops already, which is the most", MaxStops)
 )
+
+// valid reports whether a stop stops anything. One that is not understood would
+// make the whole document unreadable, for every daemon.
+func (s *StandingStop) valid() bool {
+	switch s.Kind {
+	case StopsBIN:
+		return s.First <= s.Last && s.Last != 0 && s.KeySet == "" && s.KeyVersion == 0
+	case StopsKey:
+		return s.KeySet != "" && s.First == 0 && s.Last == 0
+	}
+	return false
+}
 
 // Add adds a stop.
 func (r *Rules) Add(s StandingStop) error {
 	switch {
+	case !s.valid():
+		return ErrBadStop
 	case slices.ContainsFunc(r.Stops, func(t StandingStop) bool { return t.same(&s) }):
 		return ErrStopExists
 	case len(r.Stops) >= MaxStops:
@@ -134,8 +159,8 @@ func ParseRules(doc []byte) (*Rules, error) {
 		return nil, errors.New("the control document is damaged or of a newer version")
 	}
 	for i := range r.Stops {
-		if k := r.Stops[i].Kind; k != StopsBIN && k != StopsKey {
-			return nil, errors.New("the control document has a stop of an unknown kind")
+		if !r.Stops[i].valid() {
+			return nil, errors.New("the control document has a stop that is not understood")
 		}
 	}
 	return r, nil

@@ -1,5 +1,7 @@
 package state
 
+import "math"
+
 // waits says how many seconds the limits make this attempt wait, 0 if they do
 // not. It does not depend on whether the cryptogram matched.
 func (n *next) waits() uint32 {
@@ -29,12 +31,16 @@ func (r *Record) backoff(e *Event, l *Limits) uint32 {
 			continue
 		}
 		wait := min(uint64(l.BackoffSec)<<min(f.Count-l.TokenFailures, 20), MaxBackoffSec)
-		if until := int64(f.Last) + int64(wait); e.Now < until {
+		if until := int64(f.Last) + int64(wait); e.Now < until && !f.implausible(e.Now) {
 			return uint32(until - e.Now)
 		}
 	}
 	return 0
 }
+
+// implausible reports whether the last failure is further ahead of now than clocks
+// of daemons differ: one of them was wrong, and nobody has to wait for that day.
+func (f *Failing) implausible(now int64) bool { return int64(f.Last) > now+MaxBackoffSec }
 
 // mismatch counts a wrong cryptogram, once for each request.
 func (n *next) mismatch() bool {
@@ -71,13 +77,17 @@ func (r *Record) fail(e *Event) {
 		if f.Caller != e.Caller {
 			continue
 		}
-		if now-f.Last > forgetAfterSec {
+		// Clocks of daemons differ: a failure a little before the last one counts
+		// like any other, and does not bring the end of the wait nearer.
+		if e.Now-int64(f.Last) > forgetAfterSec {
 			f.Count = 0
 		}
 		if f.Count < 0xFF {
 			f.Count++
 		}
-		f.Last = now
+		if now > f.Last || f.implausible(e.Now) {
+			f.Last = now
+		}
 		return
 	}
 	if len(r.Failing) == MaxFailing {
@@ -116,13 +126,23 @@ func (n *next) velocity() {
 	if rule.WindowSec == 0 {
 		return
 	}
-	after := n.e.velocityAfter(n.r.Velocity)
-	if rule.Count != 0 && after.Count > rule.Count {
+	before, after := n.e.velocityBefore(n.r.Velocity), n.e.velocityAfter(n.r.Velocity)
+	if rule.Count != 0 && before.Count >= rule.Count {
 		n.react(VelocityCount, n.e.Policy.OnVelocity)
 	}
 	if rule.Amount != 0 && after.Amount > rule.Amount {
 		n.react(VelocityAmount, n.e.Policy.OnVelocity)
 	}
+}
+
+// velocityBefore is v if its window still runs, else an empty one that begins
+// now. A start that is ahead is another daemon's clock, unless by a whole window.
+func (e *Event) velocityBefore(v Velocity) Velocity {
+	window := int64(e.Policy.Velocity.WindowSec)
+	if since := e.Now - int64(v.Start); v.Count == 0 || since >= window || since <= -window {
+		return Velocity{Start: uint32(e.Now)}
+	}
+	return v
 }
 
 // velocityAfter is v with this tap in it.
@@ -131,14 +151,12 @@ func (e *Event) velocityAfter(v Velocity) Velocity {
 	if rule.WindowSec == 0 {
 		return Velocity{}
 	}
-	if v.Count == 0 || e.Now < int64(v.Start) || e.Now >= int64(v.Start)+int64(rule.WindowSec) {
-		v = Velocity{Start: uint32(e.Now)}
-	}
+	v = e.velocityBefore(v)
 	if v.Count < 0xFFFF {
 		v.Count++
 	}
 	if rule.Amount != 0 && e.Currency == rule.Currency {
-		v.Amount += min(e.Amount, maxAmount)
+		v.Amount = min(v.Amount, math.MaxUint64-maxAmount) + min(e.Amount, maxAmount)
 	}
 	return v
 }

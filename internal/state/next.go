@@ -16,11 +16,11 @@ import "math/bits"
 // only after the cryptogram matched, and where the limits defer an attempt the
 // outcome is the same for a right and a wrong one.
 func Next(r *Record, e *Event) (o Outcome, changed bool) {
-	if r.Status == Moved || e.Policy == nil {
+	if r.Status == Moved || !e.decidable() {
 		return Outcome{}, false
 	}
 	raised := r.raise(&e.Floor)
-	n := next{r: r, e: e, known: r.Known()}
+	n := next{r: r, e: e}
 	changed = n.decide()
 	return n.o, changed || (raised && n.o.Result == Accept)
 }
@@ -29,9 +29,15 @@ func Next(r *Record, e *Event) (o Outcome, changed bool) {
 type next struct {
 	r       *Record
 	e       *Event
-	known   bool
 	refused bool
 	o       Outcome
+}
+
+// decidable reports whether the event says what is asked and by which policy. A
+// zero value of either gets no answer, whatever the record says.
+func (e *Event) decidable() bool {
+	return e.Policy != nil && e.Policy.Mode >= Strict && e.Policy.Mode <= Observe &&
+		e.Purpose >= Authorise && e.Purpose <= Respond
 }
 
 func (n *next) decide() (changed bool) {
@@ -205,6 +211,10 @@ func (n *next) window() {
 		}
 		n.react(why, how)
 	}
+	onUnder := p.OnUnder
+	if p.Mode == Strict {
+		onUnder = Refuse // nothing below the highest one is accepted, however far
+	}
 	switch {
 	case n.underFloor():
 		n.o.Freshness = CannotTell
@@ -214,15 +224,15 @@ func (n *next) window() {
 		if p.MaxJump != 0 && w.Seen != 0 && atc-w.Highest > p.MaxJump {
 			react(ATCJump, p.OnJump)
 		}
-	case w.Highest-atc >= WindowBits:
-		n.o.Freshness = CannotTell
-		react(ATCUnderWindow, p.OnUnder)
-	case w.has(atc):
+	case w.has(atc) || r.remembers(atc):
 		n.o.Freshness, n.o.AcceptedBefore = Replayed, true
 		react(CryptogramReplayed, Refuse)
+	case w.Highest-atc >= WindowBits:
+		n.o.Freshness = CannotTell
+		react(ATCUnderWindow, onUnder)
 	case w.Highest-atc >= uint16(p.WindowSize):
 		n.o.Freshness = Late
-		react(ATCUnderWindow, p.OnUnder)
+		react(ATCUnderWindow, onUnder)
 	default:
 		n.o.Freshness = Late
 		if p.Mode != WindowMode {
@@ -232,12 +242,25 @@ func (n *next) window() {
 }
 
 // underFloor reports whether the cryptogram may have been accepted by a state
-// that is lost.
+// that is lost. A record that has no floor of its own is no older than the floors,
+// or nothing was accepted when it was saved: what the lost state accepted below
+// its ATCs, or before the first one, only the date tells.
 func (n *next) underFloor() bool {
-	if !n.known {
-		return n.e.Floor.Date != 0 && n.e.Date <= n.e.Floor.Date
+	if n.r.Floor != 0 {
+		return n.e.ATC <= n.r.Floor
 	}
-	return n.r.Floor != 0 && n.e.ATC <= n.r.Floor
+	return n.e.Floor.Date != 0 && n.e.Date <= n.e.Floor.Date
+}
+
+// remembers reports whether a remembered request has the ATC. The window forgets
+// one that was accepted under it.
+func (r *Record) remembers(atc uint16) bool {
+	for i := range r.Accepted {
+		if r.Accepted[i].ATC == atc {
+			return true
+		}
+	}
+	return false
 }
 
 // reuse looks for the unpredictable number among the remembered requests.
@@ -262,31 +285,42 @@ func (r *Record) accept(e *Event) {
 	r.Velocity = e.velocityAfter(r.Velocity)
 }
 
-// advise reports. Only what the card says was approved or declined offline is
-// remembered, for its own sake: it neither consumes an ATC nor refuses one.
+// advise reports, of a token that may not be used any more as well. Only what the
+// card says was approved or declined offline is remembered, for its own sake: it
+// neither consumes an ATC nor refuses one.
 func (n *next) advise() bool {
-	if n.refused {
-		return n.finish(false)
+	authorised, before := n.r.ARQC.knows(n.e.ATC)
+	if !before && n.r.remembers(n.e.ATC) {
+		authorised, before = Replayed, true
 	}
 	a := n.r.advised(n.e.Type)
 	if a == nil {
-		n.o.Freshness, n.o.AcceptedBefore = n.r.ARQC.knows(n.e.ATC)
-		if !n.o.AcceptedBefore && n.underFloor() {
-			n.o.Freshness = CannotTell
-		}
+		n.tell(authorised, before)
 		return n.finish(false)
 	}
 	if n.e.is(a.Last) && a.has(n.e.ATC) {
-		n.o.Freshness = Repeated // its first answer was that nobody had reported it
+		// Its first answer was that nobody had reported it.
+		n.o.Freshness, n.o.AcceptedBefore = Repeated, before
 		return n.finish(false)
 	}
-	if n.o.Freshness, n.o.AcceptedBefore = a.knows(n.e.ATC); n.o.AcceptedBefore || n.o.Freshness == CannotTell {
+	reported, again := a.knows(n.e.ATC)
+	n.tell(reported, before || again)
+	if n.refused || again || reported == CannotTell {
 		return n.finish(false)
 	}
 	n.r.know(n.e)
 	a.add(n.e.ATC)
 	a.Last = n.e.Requests[0]
 	return n.finish(true)
+}
+
+// tell puts down what an advice is told. Where a state was lost, nobody can
+// tell that something was not accepted.
+func (n *next) tell(f Freshness, before bool) {
+	if f != Replayed && !before && n.underFloor() {
+		f = CannotTell
+	}
+	n.o.Freshness, n.o.AcceptedBefore = f, before
 }
 
 // know makes a token known by its first accepted cryptogram.

@@ -36,9 +36,9 @@ const (
 type Policy struct {
 	Mode       Mode
 	WindowSize uint8    // 1 to WindowBits ATCs, counted from the highest one
-	MaxJump    uint16   // ATCs that may be left out without a reason; 0: any
+	MaxJump    uint16   // how far above the highest ATC one may be without a reason; 0: any
 	OnJump     Reaction // further than MaxJump
-	OnUnder    Reaction // under the window, where nobody can tell a duplicate
+	OnUnder    Reaction // under the window, where nobody can tell a duplicate; Strict refuses
 	OnUNReuse  Reaction // an unpredictable number among those remembered
 	Remember   uint8    // requests, 1 to MaxAccepted
 	OnUnknown  Reaction // a token without a record

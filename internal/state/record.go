@@ -14,11 +14,11 @@ const (
 	NameHashBytes = 8  // of a device or merchant
 	WindowBits    = 64 // ATCs that a window can tell apart
 
-	MaxAccepted   = 15 // remembered requests
-	MaxFailing    = 4  // callers whose failures a token remembers
-	MaxFailed     = 4  // failed requests that a token remembers
-	MaxListed     = 16 // entries of one list of a restriction
-	MaxNoteText   = 200
+	MaxAccepted   = 15              // remembered requests
+	MaxFailing    = 4               // callers whose failures a token remembers
+	MaxFailed     = 4               // failed requests that a token remembers
+	MaxListed     = 16              // entries of one list of a restriction
+	MaxNoteText   = 190             // bytes; so that the fullest record has at most MaxRecordBytes
 	maxAmount     = 999_999_999_999 // n 12
 	recordVersion = 1
 )
@@ -389,7 +389,7 @@ func (d *decoder) u64() uint64 {
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
-	if d.bad || n <= 0 || v > math.MaxInt64 {
+	if d.bad || n <= 0 || v > math.MaxInt64 || (n > 1 && d.b[n-1] == 0) {
 		d.bad = true
 		return 0
 	}
