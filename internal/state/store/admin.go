@@ -27,15 +27,22 @@ func (s *Store) Change(ctx context.Context, subjects [2]Subject, c state.Change)
 		if err != nil {
 			return nil, nil, err
 		}
+		rules := s.rules.Load()
+		if b.Epoch != rules.epoch {
+			if err := s.loadRules(ctx); err != nil {
+				return nil, nil, s.noteFor(ctx, err)
+			}
+			continue
+		}
 		after := &state.Record{}
 		if err := after.Decode(recordOf(b)); err != nil {
 			return nil, nil, ErrDamaged
 		}
-		if err := c.Apply(after, s.Rules().Generation); err != nil {
+		if err := c.Apply(after, rules.rules.Generation); err != nil {
 			return nil, nil, err
 		}
 		written, err := s.write(ctx, b, after)
-		if err != nil {
+		if err != nil && !isControlChanged(err) {
 			return nil, nil, err
 		}
 		if written {
@@ -50,27 +57,40 @@ func (s *Store) ChangeDevice(ctx context.Context, k state.Key, c state.Change) (
 	return s.Change(ctx, [2]Subject{{Version: 1, Key: k}}, c)
 }
 
+// read reads a record, again if another daemon moves it meanwhile.
 func (s *Store) read(ctx context.Context, subjects [2]Subject) (*state.Record, *state.Batch, error) {
 	if subjects[0].Version == 0 {
 		return nil, nil, ErrSubject
 	}
-	b := &state.Batch{Rows: []state.Row{{Key: subjects[0].Key}}}
-	if subjects[1].Version != 0 {
-		b.Rows[0].Also = &state.Row{Key: subjects[1].Key}
+	for range maxAttempts {
+		b := &state.Batch{Rows: []state.Row{{Key: subjects[0].Key}}}
+		if subjects[1].Version != 0 {
+			b.Rows[0].Also = &state.Row{Key: subjects[1].Key}
+		}
+		if err := s.noteFor(ctx, s.engine.Read(ctx, b)); err != nil {
+			return nil, nil, err
+		}
+		r := &state.Record{}
+		if err := r.Decode(recordOf(b)); err != nil {
+			return nil, nil, ErrDamaged
+		}
+		if r.Status != state.Moved {
+			return r, b, nil
+		}
+		if b.Rows[0].Version != 0 {
+			break
+		}
 	}
-	err := s.engine.Read(ctx, b)
-	s.note(err)
-	if err != nil {
-		return nil, nil, err
+	return nil, nil, ErrSubject
+}
+
+// noteFor notes an engine's answer to a caller. Where the caller has gone, it
+// says nothing of the engine.
+func (s *Store) noteFor(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || errors.Is(err, state.ErrBroken) {
+		s.note(err)
 	}
-	r := &state.Record{}
-	if err := r.Decode(recordOf(b)); err != nil {
-		return nil, nil, ErrDamaged
-	}
-	if r.Status == state.Moved {
-		return nil, nil, ErrSubject
-	}
-	return r, b, nil
+	return err
 }
 
 // recordOf is the record in force: under the current subject key, else under the
@@ -96,9 +116,7 @@ func (s *Store) write(ctx context.Context, b *state.Batch, r *state.Record) (boo
 	default:
 		row.Also = nil // it has moved before
 	}
-	err := s.engine.Commit(ctx, b)
-	s.note(err)
-	if err != nil {
+	if err := s.noteFor(ctx, s.engine.Commit(ctx, b)); err != nil {
 		return false, err
 	}
 	return row.Written, nil
@@ -109,8 +127,7 @@ func (s *Store) write(ctx context.Context, b *state.Batch, r *state.Record) (boo
 func (s *Store) ChangeRules(ctx context.Context, change func(*state.Rules) error) error {
 	for range maxAttempts {
 		c, err := s.engine.Control(ctx)
-		s.note(err)
-		if err != nil {
+		if s.noteFor(ctx, err) != nil {
 			return err
 		}
 		r, err := state.ParseRules(c.Document)
@@ -129,8 +146,7 @@ func (s *Store) ChangeRules(ctx context.Context, change func(*state.Rules) error
 			s.rules.Store(&epochRules{epoch, r})
 			return nil
 		case !isControlChanged(err):
-			s.note(err)
-			return err
+			return s.noteFor(ctx, err)
 		}
 	}
 	return ErrBusy

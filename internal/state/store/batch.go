@@ -18,6 +18,7 @@ type token struct {
 	err      error
 	changed  bool
 	moves    bool // from the previous subject key
+	torn     bool // read while another daemon moved it, or moved to a newer key than both
 	adds     [2]state.Add
 	buf      []byte
 }
@@ -29,7 +30,6 @@ type work struct {
 	writes   map[state.Key]int // token whose commit may write the key
 	devices  map[state.Key]int // rows that are only read
 	counters map[state.Key]int
-	also     []state.Row
 	open     []*Op // to be decided
 	done     []*Op
 	again    []*Op
@@ -46,7 +46,7 @@ func (w *work) reset() {
 	clear(w.devices)
 	clear(w.counters)
 	w.batch.Rows, w.batch.Counters = w.batch.Rows[:0], w.batch.Counters[:0]
-	w.tokens, w.also, w.done, w.again = w.tokens[:0], w.also[:0], w.done[:0], w.again[:0]
+	w.tokens, w.done, w.again = w.tokens[:0], w.done[:0], w.again[:0]
 }
 
 // process decides a batch of operations, again where others were faster.
@@ -61,7 +61,7 @@ func (s *Store) process(ops []*Op) {
 		w.reset()
 		err := s.once(w)
 		s.note(err)
-		if err != nil && !errors.Is(err, state.ErrControlChanged) {
+		if err != nil {
 			s.abandon(w, err)
 		}
 		deliver(w.done)
@@ -74,8 +74,10 @@ func (s *Store) process(ops []*Op) {
 	}
 }
 
-// abandon ends every operation of a batch without an outcome.
+// abandon ends every operation of a batch without an outcome, those that had no
+// place in it as well.
 func (s *Store) abandon(w *work, err error) {
+	w.open = append(w.open, w.again...)
 	w.again = w.again[:0]
 	for _, op := range w.open {
 		op.Outcome, op.Err = state.Outcome{}, err
@@ -84,8 +86,9 @@ func (s *Store) abandon(w *work, err error) {
 	s.stats.unavailable.Add(uint64(len(w.open)))
 }
 
-// once reads, decides and commits. After it each open operation is done or has
-// to be decided again; with an error none is.
+// once reads, decides and commits. After it each operation is in done, or has to
+// be decided again and is in again; with an error it is in open, done or again,
+// and nothing of it was written, or nobody knows.
 func (s *Store) once(w *work) error {
 	s.layOut(w)
 	if len(w.open) == 0 {
@@ -98,10 +101,7 @@ func (s *Store) once(w *work) error {
 	}
 	rules := s.rules.Load()
 	if w.batch.Epoch != rules.epoch {
-		if err := s.loadRules(ctx); err != nil {
-			return err
-		}
-		return s.retryAll(w, state.ErrControlChanged)
+		return s.reload(ctx, w)
 	}
 	w.decode()
 	for _, op := range w.open {
@@ -116,10 +116,7 @@ func (s *Store) once(w *work) error {
 	}
 	if err := s.engine.Commit(ctx, &w.batch); err != nil {
 		if errors.Is(err, state.ErrControlChanged) {
-			if err := s.loadRules(ctx); err != nil {
-				return err
-			}
-			return s.retryAll(w, err)
+			return s.reload(ctx, w)
 		}
 		return err
 	}
@@ -127,16 +124,21 @@ func (s *Store) once(w *work) error {
 	return nil
 }
 
-// retryAll decides everything again, but not for ever.
-func (s *Store) retryAll(w *work, err error) error {
+// reload takes the control document in force, by which everything has to be
+// decided again.
+func (s *Store) reload(ctx context.Context, w *work) error {
+	if err := s.loadRules(ctx); err != nil {
+		return err
+	}
 	for _, op := range w.open {
 		s.retry(w, op)
 	}
-	return err
+	return nil
 }
 
+// retry decides an operation again, but not for ever.
 func (s *Store) retry(w *work, op *Op) {
-	op.Outcome = state.Outcome{}
+	op.Outcome, op.Err = state.Outcome{}, nil
 	if op.attempts++; op.attempts >= maxAttempts {
 		op.Err = ErrBusy
 		w.done = append(w.done, op)
@@ -153,6 +155,8 @@ func (s *Store) layOut(w *work) {
 		switch {
 		case op.Subjects[0].Version == 0:
 			op.Err = ErrSubject
+		case op.Event.Policy == nil:
+			op.Err = ErrEvent
 		case !op.Deadline.IsZero() && !now.Before(op.Deadline):
 			op.Err = ErrDeadline
 		default:
@@ -204,14 +208,16 @@ func (w *work) tokenFor(op *Op) int {
 	if taken && w.tokens[i].current != current.Key {
 		return -1
 	}
+	var other bool
 	if previous.Version != 0 {
-		if j, other := w.writes[previous.Key]; other && (!taken || i != j) {
+		var j int
+		if j, other = w.writes[previous.Key]; other && (!taken || i != j) {
 			return -1
 		}
 	}
 	if taken {
-		if previous.Version != 0 && w.tokens[i].previous < 0 {
-			return -1
+		if previous.Version != 0 && !other {
+			return -1 // what is here was not laid out to move
 		}
 		return i
 	}
@@ -244,7 +250,10 @@ func (w *work) decode() {
 		switch err := t.record.Decode(from.Record); {
 		case err != nil:
 			t.err = ErrDamaged
-		case t.record.Status == state.Moved:
+		case t.record.Status != state.Moved:
+		case t.moves:
+			t.torn = true
+		default:
 			t.err = ErrSubject
 		}
 	}
@@ -255,6 +264,16 @@ func (w *work) decide(op *Op, rules *state.Rules) {
 	t := &w.tokens[op.token]
 	if t.err != nil {
 		op.Err = t.err
+		return
+	}
+	if t.torn {
+		// An engine reads two keys at two times: in between, another daemon may
+		// have moved the record from the second one to the first.
+		if op.attempts++; op.attempts < maxAttempts {
+			op.token = -1
+			return
+		}
+		op.Err = ErrSubject
 		return
 	}
 	e := &op.Event
@@ -280,7 +299,9 @@ func (w *work) decide(op *Op, rules *state.Rules) {
 		e.BINFailures = w.batch.Counters[op.counters[1]].Value
 	}
 	outcome, changed := state.Next(&t.record, e)
-	op.Outcome = outcome
+	if op.Outcome = outcome; outcome.Result == 0 {
+		op.Err = ErrEvent
+	}
 	t.changed = t.changed || changed
 	if outcome.Counted && limits.PeriodSec != 0 {
 		w.count(t, op)
@@ -304,11 +325,18 @@ func (w *work) postpone() {
 	})
 }
 
-// counts reports whether the token's record carries the counts of another caller
-// than the operation's, which may be a mismatch.
+// counts reports whether the token's record carries other counts than the
+// operation's, which may be a mismatch.
 func (t *token) counts(op *Op, w *work) bool {
-	return t.adds[0].N > 0 && !op.Event.Matched && op.Event.Policy.Limits.PeriodSec != 0 &&
-		t.adds[0].Key != w.batch.Counters[op.counters[0]].Key
+	if t.adds[0].N == 0 || op.Event.Matched || op.Event.Policy.Limits.PeriodSec == 0 {
+		return false
+	}
+	for i := range t.adds {
+		if t.adds[i].Key != w.batch.Counters[op.counters[i]].Key {
+			return true
+		}
+	}
+	return false
 }
 
 // count counts a mismatch for caller and BIN, with the token's record. Later
@@ -325,13 +353,13 @@ func (w *work) count(t *token, op *Op) {
 
 // prepare encodes what changed and reports whether there is anything to commit.
 func (w *work) prepare() bool {
-	any := false
+	dirty := false
 	for i := range w.tokens {
 		t := &w.tokens[i]
 		if !t.changed || t.err != nil {
 			continue
 		}
-		any = true
+		dirty = true
 		t.buf = t.record.Append(t.buf[:0])
 		row := &w.batch.Rows[t.row]
 		row.Next, row.Adds = t.buf, t.adds
@@ -340,7 +368,7 @@ func (w *work) prepare() bool {
 			row.Also = &state.Row{Key: old.Key, Version: old.Version, Next: w.tomb}
 		}
 	}
-	return any
+	return dirty
 }
 
 // settle tells the operations what became of them.

@@ -57,5 +57,6 @@ var (
 	ErrBusy     = errors.New("other requests for the same token were faster, again and again")
 	ErrClosed   = errors.New("the state is closed")
 	ErrDamaged  = errors.New("the record of this token is damaged or of a newer version")
+	ErrEvent    = errors.New("the event has no policy, or no purpose")
 	ErrSubject  = errors.New("the record of this token is under a newer subject key, or the token holds none")
 )
