@@ -33,10 +33,13 @@ import (
 // commit of which the connection was lost, and what arrives later finds another
 // holder. So the sequence that it returns is final.
 //
-// Deadlocks: a commit locks its own instance row, then records to change in the
-// order of keys, then records to insert, then counters in the order of keys.
-// SetControl locks the document, then instance rows, and nothing that a commit
-// locks after its own.
+// Deadlocks: a commit locks its own instance row, then the records that it
+// makes, then those that it changes, then counters, each in the order of keys.
+// Making comes first because it waits for whoever changes the same record
+// meanwhile, and holds then only what nobody else can see. SetControl locks the
+// document, then instance rows, and nothing that a commit locks after its own.
+// What is left (a pair, CockroachDB's two statements) the database resolves
+// (40P01) after a second, and it is repeated.
 
 // Commit writes the batch; see the contract. One commit of an engine runs at a
 // time, others wait for it.

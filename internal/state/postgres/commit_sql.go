@@ -51,7 +51,7 @@ func commitSQL(has shape) string {
 	ON CONFLICT (key) DO NOTHING
 	RETURNING key
 )`, next, next+1)
-		written = append(written, "SELECT key FROM made")
+		written = append([]string{"SELECT key FROM made"}, written...) // what is read first runs first
 		next += 2
 	}
 	keys := "NULL::uuid[]"

@@ -109,12 +109,12 @@ func (e *Engine) begin(ctx context.Context) error {
 		return opening(err)
 	}
 	defer func() { e.writes.put(c, err) }()
-	e.together = c.kind != cockroach
+	e.together = c.kind == genuine || c.kind == yugabyte
 	e.notifies = c.kind == genuine
 	if err = checkSchema(ctx, c); err != nil {
 		return opening(err)
 	}
-	if err = e.takeOver(ctx, c); err != nil {
+	if err = e.takeOver(ctx, c, 0); err != nil {
 		return opening(err)
 	}
 	return nil

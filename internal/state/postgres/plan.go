@@ -107,7 +107,7 @@ func (p *plan) parts(together bool) []*plan {
 	if together {
 		return []*plan{changes}
 	}
-	return []*plan{changes, inserts}
+	return []*plan{inserts, changes}
 }
 
 // pairsAreWhole says that of no pair one row alone was written.

@@ -14,7 +14,8 @@ INSERT INTO tapseal_instance (instance, sequence, holder, epoch)
 SELECT $1, 0, $2, c.epoch FROM (SELECT epoch FROM tapseal_control WHERE id = 1 FOR SHARE) AS c
 ON CONFLICT (instance) DO NOTHING`
 
-const fenceInstance = `UPDATE tapseal_instance SET holder = $2 WHERE instance = $1 RETURNING sequence`
+const fenceInstance = `UPDATE tapseal_instance SET holder = $2, sequence = greatest(sequence, $3)
+WHERE instance = $1 RETURNING sequence`
 
 const readSequence = `SELECT sequence FROM tapseal_instance WHERE instance = $1`
 
@@ -34,14 +35,16 @@ func newHolder() (h [16]byte) {
 }
 
 // fence makes sure that no commit under way, on whichever connection, can
-// happen any more, and gives the sequence that is then final.
-func (e *Engine) fence(ctx context.Context, c *conn) (sequence uint64, exists bool, err error) {
+// happen any more, and gives the sequence that is then final; at least makes it
+// higher if it is lower.
+func (e *Engine) fence(ctx context.Context, c *conn, least uint64) (sequence uint64, exists bool, err error) {
 	holder := newHolder()
 	err = e.repeat(ctx, func() error {
 		c.warning, exists = "", false
 		c.args.reset()
 		c.args.uuid(e.o.Instance)
 		c.args.uuid(holder)
+		c.args.int8(least)
 		err := c.run(ctx, fenceInstance, func(values [][]byte) (err error) {
 			exists = true
 			sequence, err = readInt8(values[0])
@@ -67,7 +70,7 @@ func (e *Engine) settle(ctx context.Context, c *conn) error {
 		return nil
 	}
 	acknowledged, doubt := e.acknowledged.Load(), e.doubt
-	sequence, exists, err := e.fence(ctx, c)
+	sequence, exists, err := e.fence(ctx, c, 0)
 	if err != nil {
 		return err
 	}
@@ -93,12 +96,13 @@ func (e *Engine) regress(sequence uint64) error {
 	return e.standing()
 }
 
-// takeOver takes the database's sequence as the instance's.
-func (e *Engine) takeOver(ctx context.Context, c *conn) error {
+// takeOver takes the database's sequence, or least if that is higher, as the
+// instance's.
+func (e *Engine) takeOver(ctx context.Context, c *conn, least uint64) error {
 	if err := e.register(ctx, c); err != nil {
 		return err
 	}
-	sequence, exists, err := e.fence(ctx, c)
+	sequence, exists, err := e.fence(ctx, c, least)
 	if err == nil && !exists {
 		err = errors.New("the instance's row is gone")
 	}
@@ -110,8 +114,9 @@ func (e *Engine) takeOver(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// AcceptRegression takes the database's sequence for this instance's last one.
-func (e *Engine) AcceptRegression(ctx context.Context) error {
+// AcceptRegression makes sequence this instance's last commit if the database's
+// is lower, and ends ErrRegressed.
+func (e *Engine) AcceptRegression(ctx context.Context, sequence uint64) error {
 	const doing = "accepting the database's state"
 	ctx, end, err := e.operation(ctx)
 	if err != nil {
@@ -129,7 +134,7 @@ func (e *Engine) AcceptRegression(ctx context.Context) error {
 	if err != nil {
 		return unavailable(doing, err)
 	}
-	err = e.takeOver(ctx, c)
+	err = e.takeOver(ctx, c, sequence)
 	e.writes.put(c, err)
 	if err != nil {
 		return unavailable(doing, err)

@@ -15,11 +15,15 @@ const (
 
 // sweepCounters looks at a piece of the table behind key $1 and deletes what
 // has expired before $3. It gives the number deleted and the last key looked
-// at, or no key at the table's end.
+// at, or no key at the table's end. It waits for no lock, so that commits,
+// which lock in another order, cannot get into a deadlock with it.
 const sweepCounters = `WITH page AS (
 	SELECT key FROM tapseal_counter WHERE key > $1 ORDER BY key LIMIT $2
+), old AS (
+	SELECT key FROM tapseal_counter WHERE key IN (SELECT key FROM page) AND expires < $3
+	FOR UPDATE SKIP LOCKED
 ), gone AS (
-	DELETE FROM tapseal_counter WHERE key IN (SELECT key FROM page) AND expires < $3 RETURNING 1
+	DELETE FROM tapseal_counter WHERE key IN (SELECT key FROM old) RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), (SELECT key FROM page ORDER BY key DESC LIMIT 1)`
 

@@ -15,4 +15,4 @@ ALTER TABLE tapseal_counter SET (
     autovacuum_analyze_scale_factor = 0.1
 );
 -- A few rows, changed with every commit: the page is left to their versions.
-ALTER TABLE tapseal_instance SET (fillfactor = 10);
+ALTER TABLE tapseal_instance SET (fillfactor = 50);
