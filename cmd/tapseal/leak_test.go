@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -126,6 +128,12 @@ func TestPINIsNowhereElse(t *testing.T) {
 	}
 }
 
+// metricsConfig has the development's certificates for the supervisor's metrics.
+const metricsConfig = `metrics_listen: 127.0.0.1:0
+metrics_tls: {certificate: tls/server.pem, key: tls/server-key.pem, client_ca: tls/ca.pem}
+metrics_allow: ["spiffe://dev.tapseal.test/monitor"]
+`
+
 // newScene starts twice: the process that makes the token knows its PIN.
 func newScene(t *testing.T, prepare func(t *testing.T, dir, pin string)) *scene {
 	t.Helper()
@@ -142,7 +150,7 @@ func newScene(t *testing.T, prepare func(t *testing.T, dir, pin string)) *scene 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(config, append(data, "metrics_listen: 127.0.0.1:0\n"...), 0o600); err != nil {
+	if err := os.WriteFile(config, append(data, metricsConfig...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	prepare(t, s.dir, string(pin))
@@ -275,6 +283,26 @@ func (s *scene) hsmCommand(args ...string) string {
 	return string(out)
 }
 
+// monitor is the client that may ask for metrics.
+func (s *scene) monitor() *http.Client {
+	s.t.Helper()
+	file := func(name string) string { return filepath.Join(s.dir, "tls", name) }
+	pair, err := tls.LoadX509KeyPair(file("monitor.pem"), file("monitor-key.pem"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ca, err := os.ReadFile(file("ca.pem"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{pair}},
+	}}
+}
+
 // metrics reads the page of the supervisor, whose address is in its log.
 func (s *scene) metrics() string {
 	s.t.Helper()
@@ -287,7 +315,7 @@ func (s *scene) metrics() string {
 	if !ok {
 		s.t.Fatal("the log has no address of the metrics")
 	}
-	r, err := http.Get("http://" + address + "/metrics")
+	r, err := s.monitor().Get("https://" + address + "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
 	}

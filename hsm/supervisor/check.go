@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/tapseal/tapseal/hsm/worker"
 )
@@ -33,6 +34,7 @@ func Check(ctx context.Context, c *Config, o Options) *CheckReport {
 		if err := r.checkToken(ctx, c, o); err != nil {
 			r.Problems = append(r.Problems, c.problemOf(err))
 		}
+		r.Problems = append(r.Problems, c.checkMetricsDates(time.Now())...)
 	}
 	for _, k := range r.Keys {
 		if !k.Proved {

@@ -47,7 +47,9 @@ type Config struct {
 	StuckAfterMS uint32            `yaml:"stuck_after_ms,omitempty"` // a worker that long in one call into the module is killed, 0 is 1000
 	DaemonUID    *uint32           `yaml:"daemon_uid,omitempty"`     // user id of tapseald, default own user id
 	GuessLimit   GuessLimit        `yaml:"guess_limit,omitempty"`    // mismatches for one key and subject
-	Metrics      string            `yaml:"metrics_listen,omitempty"` // loopback host:port for Prometheus, default none
+	Metrics      string            `yaml:"metrics_listen,omitempty"` // host:port for Prometheus over HTTPS, default none
+	MetricsTLS   MetricsTLS        `yaml:"metrics_tls,omitempty"`    // required with metrics_listen
+	MetricsAllow []string          `yaml:"metrics_allow,omitempty"`  // URI names of the client certificates that may ask; required with metrics_listen
 }
 
 // GuessLimit bounds wrong cryptograms for one key and one PAN in each worker.
@@ -75,6 +77,7 @@ func LoadConfig(path string) (*Config, error) {
 	if c.Vault != nil {
 		paths = append(paths, &c.Vault.CAFile, &c.Vault.WrappedSecretID, &c.Vault.TokenFile)
 	}
+	paths = append(paths, c.MetricsTLS.paths()...)
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)

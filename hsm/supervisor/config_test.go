@@ -82,12 +82,6 @@ func TestValidateNamesTheKey(t *testing.T) {
 		{"environment", func(_ *testing.T, r *rig) { r.c.Environment["LD_AUDIT"] = "/x.so" }},
 		{"environment", func(_ *testing.T, r *rig) { r.c.Environment["GODEBUG"] = "x=1" }},
 		{"environment", func(_ *testing.T, r *rig) { r.c.Environment["GOTRACEBACK"] = "crash" }},
-		{"metrics_listen", func(_ *testing.T, r *rig) { r.c.Metrics = "here" }},
-		{"metrics_listen", func(_ *testing.T, r *rig) { r.c.Metrics = ":9444" }},
-		{"metrics_listen", func(_ *testing.T, r *rig) { r.c.Metrics = "0.0.0.0:9444" }},
-		{"metrics_listen", func(_ *testing.T, r *rig) { r.c.Metrics = "[::]:9444" }},
-		{"metrics_listen", func(_ *testing.T, r *rig) { r.c.Metrics = "192.0.2.1:9444" }},
-		{"metrics_listen", func(_ *testing.T, r *rig) { r.c.Metrics = "localhost:9444" }},
 	} {
 		r := newRig(t, nil)
 		r.c.fillDefaults()
@@ -122,14 +116,11 @@ func mkdir(t *testing.T, path string, mode os.FileMode) {
 	chmod(t, path, mode)
 }
 
-func TestValidateTakesLoopbackAndOtherNames(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "127.1.2.3:9444", "[::1]:9444", "[::ffff:127.0.0.1]:9444"} {
-		r := newRig(t, nil)
-		r.c.fillDefaults()
-		r.c.Metrics = address
-		r.c.Environment["OLD_PATH"], r.c.Environment["GODEBUGGER"] = "x", "x"
-		if problems := r.c.Validate(); len(problems) != 0 {
-			t.Errorf("%s: %v", address, problems)
-		}
+func TestValidateTakesOtherNames(t *testing.T) {
+	r := newRig(t, nil)
+	r.c.fillDefaults()
+	r.c.Environment["OLD_PATH"], r.c.Environment["GODEBUGGER"] = "x", "x"
+	if problems := r.c.Validate(); len(problems) != 0 {
+		t.Error(problems)
 	}
 }

@@ -1,16 +1,9 @@
 package supervisor
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // metrics turns the status into Prometheus metrics, all named tapseal_hsm_*.
@@ -100,30 +93,4 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(sm.desc, sm.kind, sm.of(&st.Workers[i]), strconv.Itoa(st.Workers[i].Slot))
 		}
 	}
-}
-
-// listenMetrics serves on metrics_listen until stop.
-func (s *Supervisor) listenMetrics() (stop func(), addr string, err error) {
-	l, err := net.Listen("tcp", s.c.Metrics)
-	if err != nil {
-		return nil, "", Problem{"metrics_listen", err.Error()}
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(newMetrics(s))
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("serving metrics failed", "error", fmt.Errorf("metrics: %w", err))
-		}
-	}()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = srv.Shutdown(ctx)
-		<-done
-	}, l.Addr().String(), nil
 }

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -635,38 +633,6 @@ func TestStatusSocketRefuses(t *testing.T) {
 		cancel()
 		if err != nil || answer.Error == "" {
 			t.Errorf("%q: %+v, %v", op, answer, err)
-		}
-	}
-}
-
-func TestMetrics(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Metrics = "127.0.0.1:0" })
-	s, err := New(r.c, r.options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	stop, addr, err := s.listenMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	resp, err := http.Get("http://" + addr + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close() //nolint:errcheck // only read
-	defer http.DefaultClient.CloseIdleConnections()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{
-		"tapseal_hsm_login_stopped 0", "tapseal_hsm_pin_problem 0", `tapseal_hsm_logins_total{result="refused"} 0`,
-		`tapseal_hsm_worker_up{worker="1"} 0`, "tapseal_hsm_worker_resident_bytes", "tapseal_hsm_worker_recycle_overdue",
-	} {
-		if !strings.Contains(string(text), name) {
-			t.Errorf("no %s in the metrics", name)
 		}
 	}
 }

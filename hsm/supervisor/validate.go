@@ -1,11 +1,8 @@
 package supervisor
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -59,6 +56,7 @@ func (c *Config) Validate() []Problem {
 	add("socket_dir", checkDir(c.SocketDir, 0o027))
 	add("socket_dir", c.checkSocketPaths())
 	add("state_dir", checkDir(c.StateDir, 0o022))
+	found = append(found, c.checkMetrics()...)
 	return append(found, c.validateNumbers()...)
 }
 
@@ -70,26 +68,7 @@ func (c *Config) validateNumbers() []Problem {
 	if least := 2 * worker.BeatInterval; c.stuckAfter() < least {
 		found = append(found, Problem{"stuck_after_ms", fmt.Sprintf("must be at least %d", least/time.Millisecond)})
 	}
-	if c.Metrics != "" {
-		if err := checkMetricsListen(c.Metrics); err != nil {
-			found = append(found, Problem{"metrics_listen", err.Error()})
-		}
-	}
 	return found
-}
-
-// checkMetricsListen refuses what the network could reach: this process holds
-// the PIN, and the page is plain HTTP without a question who asks. A name could
-// be resolved to something else.
-func checkMetricsListen(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return errors.New("must be host:port")
-	}
-	if ip, err := netip.ParseAddr(host); err != nil || !ip.Unmap().IsLoopback() {
-		return errors.New("must be a loopback address in figures, such as 127.0.0.1:9444 or [::1]:9444: it is plain HTTP in the process that holds the PIN")
-	}
-	return nil
 }
 
 // checkEnvironmentName refuses, beside what is no name, the variables that make

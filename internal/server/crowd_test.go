@@ -148,26 +148,3 @@ func TestRefusalsLeaveATrace(t *testing.T) {
 		t.Errorf("%d lines", len(lines))
 	}
 }
-
-func TestRationedLog(t *testing.T) {
-	var out lockedBuffer
-	now := time.Now()
-	r := newRationed(slog.New(slog.NewJSONHandler(&out, nil)))
-	r.now = func() time.Time { return now }
-	for range 5 {
-		r.warn("a", "of a")
-	}
-	r.warn("b", "of b")
-	now = now.Add(rationEvery)
-	r.warn("a", "of a")
-	log := out.String()
-	if strings.Count(log, "of a") != 2 || strings.Count(log, "of b") != 1 || !strings.Contains(log, `"kept_back":4`) {
-		t.Errorf("log %s", log)
-	}
-	for i := range 2 * maxRations {
-		r.warn(time.Duration(i).String(), "many")
-	}
-	if len(r.kinds) > maxRations {
-		t.Errorf("%d kinds are kept", len(r.kinds))
-	}
-}
