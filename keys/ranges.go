@@ -24,6 +24,14 @@ type panRange struct {
 	owner       int // index into Assignments.list
 }
 
+// ParsePANRange reads "476173" or "47617300-47617399", 4 to 11 digits, and gives
+// the bounds of the PANs that begin so, as numbers of cryptogram.MaxPANDigits
+// digits (cryptogram.PAN.Prefix). Errors do not hold the text.
+func ParsePANRange(s string) (first, last uint64, err error) {
+	r, err := parseRange(s)
+	return r.first, r.last, err
+}
+
 // parseRange reads "476173" or "47617300-47617399".
 func parseRange(s string) (panRange, error) {
 	from, to, two := strings.Cut(s, "-")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -37,6 +38,7 @@ type administration struct {
 	version string
 	started time.Time
 	ends    func() time.Time
+	watches atomic.Int32 // events that are followed now
 }
 
 // GetStatus says how things are, also when they are bad.
