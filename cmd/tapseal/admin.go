@@ -23,6 +23,13 @@ const adminWithin = 15 * time.Second
 
 // administration calls the service as one who may administer it.
 func (f contextFile) administration(role string, call func(context.Context, tapsealv1.AdminServiceClient) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), adminWithin)
+	defer cancel()
+	return f.administrationUntil(ctx, role, call)
+}
+
+// administrationUntil is administration for a call that lasts.
+func (f contextFile) administrationUntil(ctx context.Context, role string, call func(context.Context, tapsealv1.AdminServiceClient) error) error {
 	where, err := f.administrator(role)
 	if err != nil {
 		return err
@@ -36,8 +43,6 @@ func (f contextFile) administration(role string, call func(context.Context, taps
 		return fmt.Errorf("connecting to %s: %w", where.Admin, err)
 	}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), adminWithin)
-	defer cancel()
 	err = call(ctx, tapsealv1.NewAdminServiceClient(conn))
 	return adminError(where, role, err)
 }
@@ -69,7 +74,7 @@ func adminError(c *clientcontext.Context, role string, err error) error {
 	switch s.Code() {
 	case codes.PermissionDenied:
 		return fmt.Errorf("%s (hint: a context of one whose role is %s)", s.Message(), role)
-	case codes.FailedPrecondition, codes.InvalidArgument, codes.Unauthenticated:
+	case codes.FailedPrecondition, codes.InvalidArgument, codes.Unauthenticated, codes.NotFound, codes.OutOfRange:
 		return errors.New(s.Message())
 	case codes.Unavailable:
 		return fmt.Errorf("the administration at %s: %s", c.Admin, s.Message())

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
@@ -23,7 +22,10 @@ type answer struct {
 	KeySet                   string   `json:"key_set,omitempty"`
 	KeyVersion               uint32   `json:"key_version,omitempty"`
 	Freshness                string   `json:"freshness,omitempty"`
+	Repeated                 bool     `json:"repeated"`
+	AcceptedBefore           bool     `json:"accepted_before"`
 	Retry                    string   `json:"retry,omitempty"`
+	RetryAfterMS             uint32   `json:"retry_after_ms,omitempty"`
 	ARPC                     string   `json:"arpc,omitempty"`
 	IssuerAuthenticationData string   `json:"issuer_authentication_data,omitempty"`
 }
@@ -33,6 +35,7 @@ func newAnswer(v *tapsealv1.Verification) answer {
 		Verdict: strings.TrimPrefix(v.GetVerdict().String(), "VERDICT_"),
 		Reasons: []string{},
 		Profile: v.GetProfile(), KeySet: v.GetKeySet(), KeyVersion: v.GetKeyVersion(),
+		Repeated: v.GetRepeated(), AcceptedBefore: v.GetAcceptedBefore(), RetryAfterMS: v.GetRetryAfterMs(),
 	}
 	for _, r := range v.GetReasons() {
 		a.Reasons = append(a.Reasons, strings.TrimPrefix(r.String(), "REASON_"))
@@ -80,9 +83,12 @@ func (a answer) text() string {
 		{"reasons", strings.Join(a.Reasons, ", ")},
 		{"profile", a.Profile},
 		{"key_set", a.KeySet},
-		{"key_version", keyVersion(a.KeyVersion)},
+		{"key_version", number(a.KeyVersion)},
 		{"freshness", a.Freshness},
+		{"repeated", yes(a.Repeated)},
+		{"accepted_before", yes(a.AcceptedBefore)},
 		{"retry", a.Retry},
+		{"retry_after_ms", number(a.RetryAfterMS)},
 		{"arpc", a.ARPC},
 		{"issuer_authentication_data", a.IssuerAuthenticationData},
 	} {
@@ -93,9 +99,10 @@ func (a answer) text() string {
 	return b.String()
 }
 
-func keyVersion(n uint32) string {
-	if n == 0 {
-		return ""
+// yes is empty for no, which goes without saying.
+func yes(is bool) string {
+	if is {
+		return "yes"
 	}
-	return strconv.FormatUint(uint64(n), 10)
+	return ""
 }

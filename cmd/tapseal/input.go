@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 )
 
@@ -23,6 +25,7 @@ type verifyInput struct {
 	field55, pan, psn, profile, cvr string
 	arc, csu, pad                   string
 	purpose, requestID              string
+	device, channel, mcc, merchant  string
 	atc                             string // what tap prints for people; field 55 has it
 }
 
@@ -32,6 +35,7 @@ func (in *verifyInput) fields() map[string]*string {
 		"field55": &in.field55, "pan": &in.pan, "psn": &in.psn, "profile": &in.profile, "cvr": &in.cvr,
 		"arc": &in.arc, "csu": &in.csu, "pad": &in.pad,
 		"purpose": &in.purpose, "request_id": &in.requestID, "atc": &in.atc,
+		"device": &in.device, "channel": &in.channel, "mcc": &in.mcc, "merchant": &in.merchant,
 	}
 }
 
@@ -152,6 +156,9 @@ func (in *verifyInput) decode() (v verification, err error) {
 	if v.tap.Purpose, err = orError(err, in.purpose); err != nil {
 		return v, err
 	}
+	if v.tap.Place, err = in.place(); err != nil {
+		return v, err
+	}
 	switch {
 	case in.arc != "":
 		v.respond = &tapsealv1.RespondRequest{Tap: v.tap, Decision: &tapsealv1.RespondRequest_AuthorisationResponseCode{
@@ -168,6 +175,21 @@ func (in *verifyInput) decode() (v verification, err error) {
 		return v, errors.New("a response cryptogram needs purpose authorise")
 	}
 	return v, err
+}
+
+// place is where the tap came from, nil if nothing is said of it.
+func (in *verifyInput) place() (*tapsealv1.Place, error) {
+	p := &tapsealv1.Place{MerchantCategoryCode: in.mcc, MerchantId: in.merchant, DeviceId: in.device}
+	if in.channel != "" {
+		var err error
+		if p.Channel, err = readChannel(in.channel); err != nil {
+			return nil, fmt.Errorf("channel: %w", err)
+		}
+	}
+	if proto.Size(p) == 0 {
+		return nil, nil
+	}
+	return p, nil
 }
 
 // orError keeps an earlier error; else it reads the purpose.

@@ -9,7 +9,8 @@ import (
 func TestReadInput(t *testing.T) {
 	var in verifyInput
 	const all = `{"field55":"8202","pan":"4111111111111111","psn":"01","profile":"visa-cvn18","cvr":"03","arc":"3030",` +
-		`"csu":"00820000","pad":"01","purpose":"advice","request_id":"r","atc":"0001"}`
+		`"csu":"00820000","pad":"01","purpose":"advice","request_id":"r","atc":"0001",` +
+		`"device":"d","channel":"atm","mcc":"5411","merchant":"m"}`
 	if err := readInput(strings.NewReader(all), &in); err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +55,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"bad csu":          func(in *verifyInput) { in.csu = "x" },
 		"unknown purpose":  func(in *verifyInput) { in.purpose = "clearing" },
 		"arc for advice":   func(in *verifyInput) { in.purpose, in.arc = "advice", "3030" },
+		"unknown channel":  func(in *verifyInput) { in.channel = "ATM" },
 		"purpose capitals": func(in *verifyInput) { in.purpose = "AUTHORISE" },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,6 +30,8 @@ type commandLine struct {
 	Tap         TapCmd         `cmd:"" help:"Play a phone at a terminal: make a transaction with a demo card and print its field 55."`
 	Verify      VerifyCmd      `cmd:"" help:"Verify a tap, and make the issuer's response cryptogram."`
 	Conformance ConformanceCmd `cmd:"" help:"Run known-answer vectors through a worker and a token."`
+	Token       TokenCmd       `cmd:"" help:"Stop, resume, restrict and look at tokens, devices, BIN ranges and keys."`
+	Events      EventsCmd      `cmd:"" help:"Follow what the service decides and what is done to it."`
 	Journal     JournalCmd     `cmd:"" help:"Read the journal of decisions."`
 	Status      StatusCmd      `cmd:"" help:"Show how the service and its HSM workers are."`
 	Keys        KeysCmd        `cmd:"" help:"Look at the keys that the workers hold."`

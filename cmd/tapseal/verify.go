@@ -29,10 +29,14 @@ type VerifyCmd struct {
 	Profile   *string        `help:"Profile, where the card's data does not say it (interac-cvn133, pboc-tdes)." placeholder:"NAME"`
 	CVR       *string        `name:"cvr" help:"Card verification results, for pboc-tdes." placeholder:"HEX"`
 	Purpose   *string        `help:"authorise (default) or advice." placeholder:"PURPOSE"`
+	Device    *string        `help:"Device that tapped, for tokens that are bound to one." placeholder:"ID"`
+	Channel   *string        `help:"contactless-pos, contact-pos, atm, ecommerce or transit." placeholder:"NAME"`
+	MCC       *string        `name:"mcc" help:"Merchant category code." placeholder:"NNNN"`
+	Merchant  *string        `help:"The acquirer's name of the merchant." placeholder:"ID"`
 	ARC       *string        `name:"arc" help:"Authorisation response code: make the response cryptogram by method 1. 3030 approves." placeholder:"HEX4"`
 	CSU       *string        `name:"csu" help:"Card status update: make the response cryptogram by method 2. 00820000 approves." placeholder:"HEX8"`
 	PAD       *string        `name:"pad" help:"Proprietary authentication data beside the card status update." placeholder:"HEX"`
-	RequestID *string        `name:"request-id" help:"Name of the request in the journal; default: a random one." placeholder:"NAME"`
+	RequestID *string        `name:"request-id" help:"Name of the request: the same name and tap once more is a repetition; default: a random one." placeholder:"NAME"`
 	Timeout   *time.Duration `help:"Time after which the verdict is UNKNOWN; default: the service's." placeholder:"DURATION"`
 	JSON      bool           `help:"Print one JSON object."`
 }
@@ -41,8 +45,9 @@ type VerifyCmd struct {
 func (*VerifyCmd) Help() string {
 	return "Exit status: 0 VALID, 1 INVALID, 2 anything else.\n\n" +
 		"Other users of this machine can see a command line, and an account number on it. For cards that are not demo " +
-		"cards give JSON on standard input: strings field55, pan, psn, profile, cvr, arc, csu, pad, purpose, request_id; atc is " +
-		"allowed, and read from field55 all the same."
+		"cards give JSON on standard input: strings field55, pan, psn, profile, cvr, arc, csu, pad, purpose, request_id, " +
+		"device, channel, mcc, merchant; atc is allowed, and read from field55 all the same.\n\n" +
+		"With --arc or --csu the tap is verified first and, if it is VALID, its response cryptogram is asked for under the same request id."
 }
 
 // Run asks the service and prints its answer.
@@ -80,6 +85,7 @@ func (c *VerifyCmd) input(std streams) (verification, error) {
 	err := in.merge(map[string]*string{
 		"field55": c.Field55, "pan": c.PAN, "psn": c.PSN, "profile": c.Profile, "cvr": c.CVR,
 		"arc": c.ARC, "csu": c.CSU, "pad": c.PAD, "purpose": c.Purpose, "request_id": c.RequestID,
+		"device": c.Device, "channel": c.Channel, "mcc": c.MCC, "merchant": c.Merchant,
 	})
 	if err != nil {
 		return verification{}, err
@@ -127,10 +133,14 @@ func (c *VerifyCmd) ask(ctx context.Context, file contextFile, v verification) (
 	if err != nil {
 		return answer{}, file.callError(where, err)
 	}
-	got = newAnswer(response.GetVerification())
+	// The second call repeats the first one, and only that is what it says of the
+	// tap: what is new of the tap the first answer has.
+	if second := newAnswer(response.GetVerification()); second.Verdict != verdictValid {
+		return second, nil
+	}
 	got.ARPC = upperHex(response.GetArpc())
 	got.IssuerAuthenticationData = upperHex(response.GetIssuerAuthenticationData())
-	if got.Verdict == verdictValid && got.ARPC == "" {
+	if got.ARPC == "" {
 		return answer{}, errors.New("the service answered VALID without a response cryptogram")
 	}
 	return got, nil
