@@ -25,6 +25,7 @@ type commands struct {
 	Serve   ServeCmd   `cmd:"" help:"Serve as a configuration file says."`
 	Dev     DevCmd     `cmd:"" help:"Development mode: token, demo keys and all processes under one directory."`
 	Check   CheckCmd   `cmd:"" help:"Say what is wrong with a configuration, changing nothing."`
+	State   StateCmd   `cmd:"" help:"Care for the memory of tokens while the daemon is stopped."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 
 	VaultPrepare VaultPrepareCmd `cmd:"" hidden:""`

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"github.com/tapseal/tapseal/internal/secrets"
 )
 
 // A KeyError is a fault of one configuration key.
@@ -40,6 +42,7 @@ func (d *Daemon) Check() error {
 	require("assignments", d.Assignments)
 	require("hsm.socket_dir", d.HSM.SocketDir)
 	require("journal.dir", d.Journal.Dir)
+	d.checkState(add)
 	add("profiling", d.profilingProblem())
 	d.checkNumbers(add)
 	return errors.Join(faults...)
@@ -70,6 +73,39 @@ func (d *Daemon) checkTLS(add, require func(key, value string)) {
 			key, text, _ := strings.Cut(problem, ": ")
 			add("tls.vault."+key, text)
 		}
+	}
+}
+
+// checkState wants a directory or a database: of two memories nobody could say
+// which one is asked.
+func (d *Daemon) checkState(add func(key, problem string)) {
+	p := &d.State.Postgres
+	switch {
+	case d.State.Dir == "" && !p.Used():
+		add("state.dir", "is required, or state.postgres.connection")
+	case d.State.Dir != "" && p.Used():
+		add("state.dir", "does not go together with state.postgres")
+	}
+	if !p.Used() {
+		if *p != (Postgres{}) {
+			add("state.postgres.connection", "is required")
+		}
+		return
+	}
+	switch {
+	case p.Vault && p.PasswordFile != "":
+		add("state.postgres.password_file", besideVault)
+	case p.Vault && !d.TLS.Vault.Used():
+		add("state.postgres.vault", "needs tls.vault, whose server and identity it uses")
+	case !p.Vault && p.DatabaseConfig != (secrets.DatabaseConfig{}):
+		add("state.postgres.vault", "must be true beside database_mount and database_role")
+	}
+	if p.Isolation != "" && p.Isolation != "serializable" && p.Isolation != "read committed" {
+		add("state.postgres.isolation", `must be "serializable" or "read committed"`)
+	}
+	for _, problem := range split(p.DatabaseConfig.Validate()) {
+		key, text, _ := strings.Cut(problem, ": ")
+		add("state.postgres."+key, text)
 	}
 }
 
@@ -112,6 +148,7 @@ func (d *Daemon) checkNumbers(add func(key, problem string)) {
 	}{
 		{"default_timeout_ms", d.DefaultTimeoutMS, 1, MaxTimeoutMS},
 		{"drain_timeout_ms", d.DrainTimeoutMS, 1, maxDrainMS},
+		{"state.cache_mib", d.State.CacheMiB, 1, maxStateCacheMiB},
 		{"tls.refresh_sec", d.TLS.RefreshSec, 1, maxRefreshSec},
 		{"limits.message_bytes", l.MessageBytes, minMessageBytes, maxMessageBytes},
 		{"limits.connections", l.Connections, 1, maxConnections},

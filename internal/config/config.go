@@ -28,6 +28,7 @@ const (
 	DefaultRefreshSec     = 30      // how long a revoked certificate may go on
 	DefaultIdleSec        = 900     // a connection nobody uses holds a place; opening one again costs a handshake
 	DefaultGCPercent      = 100     // the Go runtime's own
+	DefaultStateCacheMiB  = 16      // the hot part of an index of ten million tokens; see docs/capacity.md
 	DefaultMemoryLimitMiB = 64      // the collector works harder near it, so that the process stays below 80 MB
 )
 
@@ -46,6 +47,7 @@ const (
 	minGCPercent      = 10
 	maxRefreshSec     = 3600
 	maxGCPercent      = 1000
+	maxStateCacheMiB  = 1 << 16
 )
 
 // sample is the annotated configuration file.
@@ -68,6 +70,7 @@ type Daemon struct {
 	Assignments      string   `yaml:"assignments"`       // path of the assignments file
 	HSM              HSM      `yaml:"hsm"`
 	Journal          Journal  `yaml:"journal"`
+	State            State    `yaml:"state"`
 	Profiling        bool     `yaml:"profiling,omitempty"`          // pprof beside the metrics; loopback only
 	DefaultTimeoutMS int      `yaml:"default_timeout_ms,omitempty"` // deadline of a request that sets none
 	DrainTimeoutMS   int      `yaml:"drain_timeout_ms,omitempty"`   // bound of a graceful stop
@@ -107,6 +110,26 @@ type Listener struct {
 type HSM struct {
 	SocketDir string `yaml:"socket_dir"` // directory of worker-<n>.sock
 }
+
+// State says where tokens are remembered: in a directory, by this daemon alone,
+// or in a PostgreSQL database that many daemons share.
+type State struct {
+	Dir      string   `yaml:"dir,omitempty"`       // directory of the embedded engine
+	CacheMiB int      `yaml:"cache_mib,omitempty"` // memory for the embedded engine's blocks
+	Postgres Postgres `yaml:"postgres,omitempty"`
+}
+
+// Postgres is a database. Its password is in a file, or comes from Vault.
+type Postgres struct {
+	Connection             string `yaml:"connection,omitempty"`    // URL or keywords, without a password
+	PasswordFile           string `yaml:"password_file,omitempty"` // mode 0600
+	Vault                  bool   `yaml:"vault,omitempty"`         // credentials from the database engine of tls.vault's server
+	secrets.DatabaseConfig `yaml:",inline"`
+	Isolation              string `yaml:"isolation,omitempty"` // serializable (default) or "read committed"
+}
+
+// Used reports whether tokens are remembered in a database.
+func (p *Postgres) Used() bool { return p.Connection != "" }
 
 // Journal says where decisions are recorded.
 type Journal struct {
@@ -154,7 +177,7 @@ func (d *Daemon) paths() []*string {
 		&d.TLS.Certificate, &d.TLS.Key, &d.TLS.ClientCA, &d.TLS.CRL,
 		&d.TLS.Vault.CAFile, &d.TLS.Vault.WrappedSecretID, &d.TLS.Vault.TokenFile,
 		&d.Admin.ClientCA, &d.Admin.CRL, &d.Metrics.ClientCA, &d.Metrics.CRL,
-		&d.Policy, &d.Assignments, &d.HSM.SocketDir, &d.Journal.Dir,
+		&d.Policy, &d.Assignments, &d.HSM.SocketDir, &d.Journal.Dir, &d.State.Dir, &d.State.Postgres.PasswordFile,
 	}
 }
 
@@ -192,6 +215,7 @@ func (d *Daemon) Complete() {
 		{&d.DefaultTimeoutMS, DefaultTimeoutMS},
 		{&d.DrainTimeoutMS, DefaultDrainMS},
 		{&d.TLS.RefreshSec, DefaultRefreshSec},
+		{&d.State.CacheMiB, DefaultStateCacheMiB},
 		{&l.MessageBytes, DefaultMessageBytes},
 		{&l.Connections, DefaultConnections},
 		{&l.Streams, DefaultStreams},

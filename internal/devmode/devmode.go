@@ -197,7 +197,7 @@ func (d *dev) files(listen string) (*config.Daemon, error) {
 	if err := ensurePhone(d.path("phone")); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"journal", "log"} {
+	for _, dir := range []string{"journal", "log", "state"} {
 		if err := os.Mkdir(d.path(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
@@ -270,6 +270,7 @@ func newDaemonConfig() *config.Daemon {
 		Assignments: "assignments.yaml",
 		HSM:         config.HSM{SocketDir: "run"},
 		Journal:     config.Journal{Dir: "journal"},
+		State:       config.State{Dir: "state"},
 
 		DefaultTimeoutMS: developerTimeoutMS,
 	}

@@ -37,6 +37,8 @@ type Metrics struct {
 	serving       prometheus.Gauge
 	commitTime    prometheus.Histogram
 	commitRecords prometheus.Histogram
+	stateTime     prometheus.Histogram
+	stateOps      prometheus.Histogram
 }
 
 type counter struct{ prometheus.Counter }
@@ -65,11 +67,13 @@ func NewMetrics(version string) *Metrics {
 		serving:       gaugeOf(nameServing),
 		commitTime:    histogramOf(nameCommitDuration, prometheus.ExponentialBuckets(50e-6, 2, 16)),
 		commitRecords: histogramOf(nameCommitRecords, prometheus.ExponentialBuckets(1, 2, 14)),
+		stateTime:     histogramOf(nameStateDuration, prometheus.ExponentialBuckets(50e-6, 2, 16)),
+		stateOps:      histogramOf(nameStateOps, prometheus.ExponentialBuckets(1, 2, 10)),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: nameBuild, Help: help(nameBuild)}, []string{"version", "go"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	m.registry.MustRegister(m.verifications, m.duration, m.refused, m.limited, m.policies, m.late, m.panics, m.streams, m.messages,
-		m.taps, m.serving, m.commitTime, m.commitRecords, build,
+		m.taps, m.serving, m.commitTime, m.commitRecords, m.stateTime, m.stateOps, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -147,6 +151,12 @@ func (m *Metrics) Serving(yes bool) {
 		return
 	}
 	m.serving.Set(0)
+}
+
+// StateCommitted is store.Options.OnCommit.
+func (m *Metrics) StateCommitted(ops int, took time.Duration) {
+	m.stateTime.Observe(took.Seconds())
+	m.stateOps.Observe(float64(ops))
 }
 
 // Committed is audit.Options.OnCommit.

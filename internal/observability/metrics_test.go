@@ -16,6 +16,7 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
@@ -28,6 +29,7 @@ func warm() *Metrics {
 		Ends:     func() time.Time { return time.Unix(5, 0) },
 		Pool:     func() hsm.Stats { return hsm.Stats{} },
 		Journal:  func() audit.Stats { return audit.Stats{} },
+		State:    func() store.Stats { return store.Stats{} },
 	})
 	m.Decided(1, verdict.Decision{Verdict: verdict.Valid}, time.Millisecond)
 	m.Refused(codes.InvalidArgument)

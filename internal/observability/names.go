@@ -44,12 +44,17 @@ const (
 	nameJournalRefused  = "tapseal_journal_records_refused_total"
 	nameJournalFailed   = "tapseal_journal_commits_failed_total"
 	nameJournalPending  = "tapseal_journal_records_pending"
+	nameStateDuration   = "tapseal_state_batch_duration_seconds"
+	nameStateOps        = "tapseal_state_batch_operations"
+	nameStateConflicts  = "tapseal_state_conflicts_total"
+	nameStateFailed     = "tapseal_state_operations_failed_total"
+	nameStateReachable  = "tapseal_state_reachable"
 )
 
 // Documented lists the metrics of the daemon, beside those of the Go runtime and the process.
 func Documented() []Metric {
 	return []Metric{
-		{nameVerifications, "counter", []string{"profile", "verdict", "reason"}, "Decisions; reason is empty for VALID."},
+		{nameVerifications, "counter", []string{"profile", "verdict", "reason"}, "Decisions, by their most important reason; beside VALID, what the policy let pass, if anything."},
 		{nameDuration, "histogram", nil, "Seconds from the parsed request to the recorded decision."},
 		{nameRefused, "counter", []string{"code"}, "Requests and taps without a decision, by gRPC status code."},
 		{nameLimited, "counter", []string{"limit"}, "Taps and streams that a caller's own limit refused."},
@@ -80,6 +85,11 @@ func Documented() []Metric {
 		{nameJournalRefused, "counter", nil, "Records that the journal could not take."},
 		{nameJournalFailed, "counter", nil, "Commits that could not be made durable."},
 		{nameJournalPending, "gauge", nil, "Records waiting for the next commit."},
+		{nameStateDuration, "histogram", nil, "Seconds from a batch's first read of token states to its durable write."},
+		{nameStateOps, "histogram", nil, "Taps decided in one batch."},
+		{nameStateConflicts, "counter", nil, "Taps decided again because another instance was faster."},
+		{nameStateFailed, "counter", nil, "Taps whose token's state could not be read or written."},
+		{nameStateReachable, "gauge", nil, "1 while the state of tokens answers, else 0."},
 	}
 }
 

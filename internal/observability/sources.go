@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/hsm"
+	"github.com/tapseal/tapseal/internal/state/store"
 )
 
 // Sources are what is read at each scrape.
@@ -16,6 +17,7 @@ type Sources struct {
 	Ends     func() time.Time // of the service's certificate
 	Pool     func() hsm.Stats
 	Journal  func() audit.Stats
+	State    func() store.Stats
 }
 
 // Watch adds the metrics of pool, journal and gate.
@@ -36,6 +38,7 @@ func (c *sources) Describe(ch chan<- *prometheus.Desc) {
 		nameInFlight, namePlaces, nameCertificateEnds, nameHSMConnections, nameHSMInFlight, nameHSMWaiting, nameHSMAnswers, nameHSMRetries,
 		nameHSMLate, nameHSMConnects, nameHSMConnectFails, nameHSMLost, nameHSMGoAways,
 		nameJournalRecords, nameJournalRefused, nameJournalFailed, nameJournalPending,
+		nameStateConflicts, nameStateFailed, nameStateReachable,
 	} {
 		var labels []string
 		if name == nameHSMAnswers {
@@ -51,7 +54,7 @@ func (c *sources) Collect(ch chan<- prometheus.Metric) {
 	send := func(name string, t prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(c.descs[name], t, v, labels...)
 	}
-	p, j := c.s.Pool(), c.s.Journal()
+	p, j, st := c.s.Pool(), c.s.Journal(), c.s.State()
 	for name, v := range map[string]int{
 		nameInFlight:       c.s.InFlight(),
 		namePlaces:         c.s.Places(),
@@ -59,6 +62,7 @@ func (c *sources) Collect(ch chan<- prometheus.Metric) {
 		nameHSMInFlight:    p.InFlight,
 		nameHSMWaiting:     p.Waiting,
 		nameJournalPending: j.PendingRecords,
+		nameStateReachable: oneIf(st.Reachable),
 	} {
 		send(name, prometheus.GaugeValue, float64(v))
 	}
@@ -73,6 +77,8 @@ func (c *sources) Collect(ch chan<- prometheus.Metric) {
 		nameJournalRecords:  j.Records,
 		nameJournalRefused:  j.Refused,
 		nameJournalFailed:   j.FailedCommits,
+		nameStateConflicts:  st.Conflicts,
+		nameStateFailed:     st.Unavailable,
 	} {
 		send(name, prometheus.CounterValue, float64(v))
 	}
@@ -81,4 +87,11 @@ func (c *sources) Collect(ch chan<- prometheus.Metric) {
 			send(nameHSMAnswers, prometheus.CounterValue, float64(n), hsm.Answer(a).String()) //nolint:gosec // an index of Answers
 		}
 	}
+}
+
+func oneIf(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }

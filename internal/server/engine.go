@@ -9,14 +9,16 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/hsm"
 	"github.com/tapseal/tapseal/internal/observability"
+	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 
-// An engine has what all calls share: the rules, the way to the HSM, the
+// An engine has what all calls share: the rules, the way to the HSM, the state, the
 // journal, and the bound on taps in flight.
 type engine struct {
 	rules   verdict.Rules
 	pool    *hsm.Pool
+	store   *store.Store // what is known of tokens
 	journal *audit.Journal
 	metrics *observability.Metrics
 	log     *slog.Logger
@@ -35,9 +37,9 @@ type engine struct {
 	commits sync.Pool
 }
 
-func newEngine(rules verdict.Rules, pool *hsm.Pool, journal *audit.Journal, m *observability.Metrics, log *slog.Logger) *engine {
+func newEngine(rules verdict.Rules, pool *hsm.Pool, st *store.Store, journal *audit.Journal, m *observability.Metrics, log *slog.Logger) *engine {
 	e := &engine{
-		rules: rules, pool: pool, journal: journal, metrics: m, log: log,
+		rules: rules, pool: pool, store: st, journal: journal, metrics: m, log: log,
 		draining: make(chan struct{}), closing: make(chan struct{}),
 	}
 	e.taps.New = func() any { return newTap() }
@@ -56,6 +58,7 @@ type audience interface {
 type commit struct {
 	e    *engine
 	taps []*tap
+	ops  []*store.Op
 	recs []audit.Record
 	to   audience
 	done func(error) // made once, so that a commit allocates nothing
@@ -67,51 +70,81 @@ func newCommit(e *engine) *commit {
 	return c
 }
 
-// completed settles the calls that came back from the pool and records them.
-func (e *engine) completed(calls []*hsm.Call, to audience) {
+func (e *engine) newGroup(to audience) *commit {
 	c := e.commits.Get().(*commit) //nolint:errcheck // the pool holds nothing else
+	c.to = to
+	return c
+}
+
+// completed takes the calls that came back from the HSM on: to the state of their
+// tokens where something was compared, else into the journal.
+func (e *engine) completed(calls []*hsm.Call, to audience) {
+	c := e.newGroup(to)
+	now := time.Now()
+	e.observe(calls, now)
 	for _, call := range calls {
-		c.taps = append(c.taps, call.Owner.(*tap)) //nolint:errcheck // set by newTap
+		t := call.Owner.(*tap) //nolint:errcheck // set by newTap
+		t.stage.Store(stageState)
+		if t.Recall() {
+			c.ops = append(c.ops, &t.Op)
+		} else {
+			c.taps = append(c.taps, t)
+		}
 	}
-	c.record(to)
+	e.store.Submit(c.ops...)
+	clear(c.ops)
+	c.ops = c.ops[:0]
+	c.record(now)
+}
+
+// settled records the taps that the state of their tokens has decided.
+func (e *engine) settled(ops []*store.Op, to audience) {
+	c := e.newGroup(to)
+	for _, op := range ops {
+		t := op.Owner.(*tap) //nolint:errcheck // set by newTap
+		t.Settle()
+		c.taps = append(c.taps, t)
+	}
+	c.record(time.Now())
 }
 
 // decided records taps that needed no HSM.
 func (e *engine) decided(taps []*tap, to audience) {
-	if len(taps) == 0 {
-		return
+	c := e.newGroup(to)
+	for _, t := range taps {
+		t.Recall()
+		c.taps = append(c.taps, t)
 	}
-	c := e.commits.Get().(*commit) //nolint:errcheck // the pool holds nothing else
-	c.taps = append(c.taps, taps...)
-	c.record(to)
+	c.record(time.Now())
 }
 
-func (c *commit) record(to audience) {
-	now := time.Now()
-	c.to = to
-	matched := false
-	c.observe(now)
-	for _, t := range c.taps {
-		t.Settle()
-		matched = matched || t.Decision.Verdict == verdict.Valid
-		t.recording.Store(true)
-		c.recs = append(c.recs, t.record(now))
+func (c *commit) record(now time.Time) {
+	if len(c.taps) == 0 {
+		c.reset()
+		return
 	}
-	if matched {
-		c.e.matchedAt.Store(now.UnixNano())
+	for _, t := range c.taps {
+		t.stage.Store(stageJournal)
+		c.recs = append(c.recs, t.record(now))
 	}
 	c.e.journal.Append(c.recs, c.done)
 }
 
 // observe tells the gate how long the HSM took. Taps that waited for a worker to
 // come back are no measure of how many it can do.
-func (c *commit) observe(now time.Time) {
-	for _, t := range c.taps {
-		switch {
-		case !t.NeedsHSM:
-		case t.Call.Answer == hsm.Matched, t.Call.Answer == hsm.Mismatched, t.Call.Answer == hsm.DeadlineExceeded:
-			c.e.gate.observe(t.entered, now)
-			return
+func (e *engine) observe(calls []*hsm.Call, now time.Time) {
+	measured := false
+	for _, call := range calls {
+		switch call.Answer {
+		case hsm.Matched:
+			e.matchedAt.Store(now.UnixNano())
+		case hsm.Mismatched, hsm.DeadlineExceeded:
+		default:
+			continue
+		}
+		if !measured {
+			e.gate.observe(call.Owner.(*tap).entered, now) //nolint:errcheck // set by newTap
+			measured = true
 		}
 	}
 }
@@ -144,6 +177,10 @@ func (c *commit) finish(err error) {
 	c.e.gate.release(len(c.taps))
 	releaseAll(c.taps)
 	c.to.answered(c.taps)
+	c.reset()
+}
+
+func (c *commit) reset() {
 	clear(c.taps)
 	clear(c.recs)
 	c.taps, c.recs, c.to = c.taps[:0], c.recs[:0], nil

@@ -35,6 +35,7 @@ import (
 	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/observability"
+	"github.com/tapseal/tapseal/internal/workertest"
 	"github.com/tapseal/tapseal/keys"
 )
 
@@ -101,11 +102,16 @@ func (s *softToken) Execute(jobs []*worker.Job) {
 			continue
 		}
 		j.Err = software.Execute(key, &j.Plan, &j.Outcome)
+		j.Subjects = [2]keys.Subject{workertest.OldSubjectKey.Subject(1, &j.Subject)}
 	}
 }
 
+func (s *softToken) Hash(in *keys.SubjectInput) ([2]keys.Subject, error) {
+	return [2]keys.Subject{workertest.OldSubjectKey.Subject(1, in)}, nil
+}
+
 func (s *softToken) Prove(id keys.ID) error {
-	if _, ok := s.keys[id]; !ok {
+	if _, ok := s.keys[id]; !ok && id != workertest.OldSubjectKey.ID() {
 		return worker.ErrKeyUnknown
 	}
 	return nil
@@ -140,6 +146,9 @@ func (i issuer) assignments() string {
 	if i.option != "" {
 		y += "    " + i.option + "\n"
 	}
+	// Most tests send the one published tap many times. What becomes of a replay
+	// is the business of replay_test.go.
+	y += "    replay: {mode: observe}\n    limits: {token_failures: 0, caller_failures: 0, bin_failures: 0}\n"
 	y += "    keys:\n"
 	y += fmt.Sprintf("      - {dki: %q, key_set: test, version: 1}\n", i.dki)
 	if i.dki != "any" {
@@ -166,7 +175,7 @@ func (i issuer) manifest(tb testing.TB) *keys.Manifest {
 			set.Profiles = append(set.Profiles, p.ID)
 		}
 	}
-	return &keys.Manifest{Deployment: "test", Sets: []keys.Set{set}}
+	return workertest.WithSubjects(&keys.Manifest{Deployment: "test", Sets: []keys.Set{set}}, false)
 }
 
 // A rig is a daemon with its workers and a client, all real, in this process.
@@ -240,6 +249,7 @@ func newRig(tb testing.TB, scheme string, change ...func(*rig)) *rig {
 		Assignments: r.path("assignments.yaml"),
 		HSM:         config.HSM{SocketDir: r.path("run")},
 		Journal:     config.Journal{Dir: r.path("journal")},
+		State:       config.State{Dir: r.path("state")},
 		// A loaded machine must not turn a right answer into UNKNOWN.
 		DefaultTimeoutMS: 5000, DrainTimeoutMS: 4000,
 	}

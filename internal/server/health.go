@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/health"
@@ -51,6 +52,12 @@ func (e *engine) healthy(ctx context.Context) error {
 	if e.journalFailing() {
 		return errJournal
 	}
+	if !e.store.Stats().Reachable {
+		return errState
+	}
+	if current, _ := e.pool.SubjectVersions(); current == 0 && e.pool.Ready() {
+		return errNoSubjects
+	}
 	canary, cancel := context.WithTimeout(ctx, canaryTimeout)
 	defer cancel()
 	err := e.pool.Health(canary)
@@ -62,6 +69,11 @@ func (e *engine) healthy(ctx context.Context) error {
 	}
 	return err
 }
+
+var (
+	errState      = errors.New("the state of tokens cannot be reached")
+	errNoSubjects = errors.New("the workers hold no subject key: the manifest needs a key set whose use is subject-hash")
+)
 
 // journalFailing reports a record that was not taken a short while ago.
 func (e *engine) journalFailing() bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
 	"github.com/tapseal/tapseal/internal/observability"
+	"github.com/tapseal/tapseal/internal/state"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 
@@ -18,7 +19,7 @@ import (
 // commit, as a disk that hangs does.
 
 func lateEngine() *engine {
-	e := newEngine(verdict.Rules{}, nil, nil, observability.NewMetrics("test"), nil)
+	e := newEngine(verdict.Rules{}, nil, nil, nil, observability.NewMetrics("test"), nil)
 	e.gate, e.tapsInStream = newGate(4, 0), 4
 	return e
 }
@@ -35,7 +36,8 @@ func heldTap(t *testing.T, e *engine, id string) *tap {
 	held.Resolution.Profile, held.Resolution.KeySet, held.Resolution.KeyVersion = profile, "test", 1
 	held.NeedsHSM, held.Call.Answer = true, hsm.Matched
 	held.AnswerBy = time.Now()
-	held.recording.Store(true)
+	held.Op.Outcome = state.Outcome{Result: state.Accept, Freshness: state.Fresh}
+	held.stage.Store(stageJournal)
 	return held
 }
 

@@ -32,7 +32,7 @@ func newPanicking(t *testing.T, rules verdict.Rules) (*engine, *caller) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewJSONHandler(io.Discard, nil))
-	e := newEngine(rules, nil, nil, observability.NewMetrics("test"), log)
+	e := newEngine(rules, nil, nil, nil, observability.NewMetrics("test"), log)
 	e.gate, e.tapsInStream, e.patience = newGate(panicPlaces, 0), 100, time.Second
 	id := &identity{uri: callerURI, ends: time.Now().Add(time.Hour), changes: new(atomic.Uint64)}
 	id.lookedAt.Store(time.Now().Add(time.Hour).UnixNano())

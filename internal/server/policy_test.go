@@ -232,7 +232,7 @@ func TestStartNeedsAWholePolicy(t *testing.T) {
 				Listen: "127.0.0.1:0", Policy: r.path("policy.yaml"), Assignments: r.path("assignments.yaml"),
 				TLS:   config.TLS{Certificate: r.path("server.crt"), Key: r.path("server.key"), ClientCA: r.path("ca.crt")},
 				Admin: config.Listener{Listen: "127.0.0.1:0", ClientCA: r.path("ca.crt")},
-				HSM:   config.HSM{SocketDir: r.dir}, Journal: config.Journal{Dir: r.path("journal")},
+				HSM:   config.HSM{SocketDir: r.dir}, Journal: config.Journal{Dir: r.path("journal")}, State: config.State{Dir: r.path("state")},
 			}
 			if err := Run(context.Background(), cfg, Deps{}); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("start: %v, want %q", err, c.want)

@@ -28,6 +28,7 @@ import (
 	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/observability"
+	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/verdict"
 	"github.com/tapseal/tapseal/keys"
 )
@@ -83,6 +84,8 @@ type daemon struct {
 	engine       *engine
 	journal      *audit.Journal
 	pool         *hsm.Pool
+	state        *engineDoor
+	store        *store.Store
 	certificates *certificates
 	live         *authz.Live
 	keeper       *keeper
@@ -129,12 +132,31 @@ func open(ctx context.Context, cfg config.Daemon, deps Deps) (_ *daemon, err err
 	if err != nil {
 		return nil, fmt.Errorf("hsm.socket_dir: %w", err)
 	}
+	if err := d.openState(ctx, metrics); err != nil {
+		return nil, err
+	}
 	rules := verdict.Rules{Assignments: assignments, Keys: d.pool, DefaultTimeout: cfg.DefaultTimeout()}
-	d.engine = newEngine(rules, d.pool, d.journal, metrics, deps.Log)
+	d.engine = newEngine(rules, d.pool, d.store, d.journal, metrics, deps.Log)
 	d.engine.patience = cfg.DefaultTimeout() / 4
 	d.engine.gate, d.engine.tapsInStream = newGate(cfg.Limits.TapsInFlight, cfg.DefaultTimeout()*2/5), cfg.Limits.TapsInStream
 	d.keeper = &keeper{live: d.live, file: cfg.Policy, journal: d.journal, metrics: metrics, log: deps.Log}
 	return d, d.openDoors(ctx, metrics)
+}
+
+// openState opens the memory of tokens, unless it is older than the journal.
+func (d *daemon) openState(ctx context.Context, metrics *observability.Metrics) (err error) {
+	d.state, err = openState(ctx, &d.cfg.State, d.journal.ID(), d.certificates.vault, d.deps.Log)
+	if err != nil {
+		return err
+	}
+	if err := checkNotOlder(ctx, d.state, d.cfg.Journal.Dir); err != nil {
+		return err
+	}
+	d.store, err = store.New(ctx, d.state, store.Options{Log: d.deps.Log, OnCommit: metrics.StateCommitted})
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	return nil
 }
 
 // openDoors makes the servers and binds their listeners. The policy must have a
@@ -145,7 +167,7 @@ func (d *daemon) openDoors(ctx context.Context, metrics *observability.Metrics) 
 		return err
 	}
 	metrics.Watch(observability.Sources{
-		InFlight: d.engine.gate.inFlight, Places: d.engine.gate.places, Ends: data.ends, Pool: d.pool.Stats, Journal: d.journal.Stats,
+		InFlight: d.engine.gate.inFlight, Places: d.engine.gate.places, Ends: data.ends, Pool: d.pool.Stats, Journal: d.journal.Stats, State: d.store.Stats,
 	})
 	d.health = health.NewServer()
 	d.engine.announceStart(d.health)
@@ -316,6 +338,9 @@ func (d *daemon) run(ctx context.Context) error {
 		// Nothing can be decided any more: end at once, so that callers
 		// go elsewhere and a new process looks at what is on the disk.
 		cause = fmt.Errorf("recording decisions: %w", errors.Join(errJournal, err))
+	case err := <-d.store.Failed():
+		// Nobody knows what the medium holds: a new process looks.
+		cause = fmt.Errorf("remembering tokens: %w", err)
 	}
 	stopWatching()
 	return errors.Join(cause, d.stop(cause != nil))

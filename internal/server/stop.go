@@ -71,7 +71,8 @@ func waitFor(done <-chan struct{}, atMost time.Duration) bool {
 }
 
 // closeResources closes whatever open opened, in the order in which taps flow:
-// what the pool still holds comes back and is recorded before the journal closes.
+// what the pool still holds comes back, is decided and recorded before state and
+// journal close.
 func (d *daemon) closeResources() error {
 	var errs []error
 	if d.web != nil { // closes its listener, if it serves by now
@@ -85,9 +86,6 @@ func (d *daemon) closeResources() error {
 			errs = append(errs, err)
 		}
 	}
-	if d.certificates != nil {
-		d.certificates.close()
-	}
 	if d.pool != nil {
 		d.pool.Close()
 	}
@@ -98,10 +96,21 @@ func (d *daemon) closeResources() error {
 			errs = append(errs, errors.New("closing: taps are still being recorded"))
 		}
 	}
+	if d.store != nil {
+		d.store.Close()
+	}
+	if d.state != nil {
+		if err := d.state.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("closing the state: %w", err))
+		}
+	}
 	if d.journal != nil {
 		if err := d.journal.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("closing the journal: %w", err))
 		}
+	}
+	if d.certificates != nil { // after the state, whose credentials may come from the same Vault
+		d.certificates.close()
 	}
 	return errors.Join(errs...)
 }

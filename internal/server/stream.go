@@ -14,6 +14,7 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/hsm"
 	"github.com/tapseal/tapseal/internal/authz"
+	"github.com/tapseal/tapseal/internal/state/store"
 )
 
 // Limits of a stream's messages, part of the API's contract.
@@ -280,7 +281,7 @@ func (s *stream) submitChunk(taps []*tapsealv1.Tap, who *authz.Principal, starte
 	s.enter(in)
 	for _, t := range in.fresh {
 		if t.NeedsHSM {
-			t.Call.Sink = s
+			t.Call.Sink, t.Op.Sink = s, s
 			in.calls = append(in.calls, &t.Call)
 		} else {
 			in.decided = append(in.decided, t)
@@ -302,6 +303,7 @@ func (s *stream) prepare(m *tapsealv1.Tap, latest time.Time, t *tap, in *intake)
 	if err != nil {
 		return err
 	}
+	vt.Caller = t.who.Name()
 	if err := s.e.rules.Prepare(vt, t.started, latest, &t.Case); err != nil {
 		return err
 	}
@@ -348,6 +350,9 @@ var errDuplicateID = errors.New("request_id: is in flight on this stream already
 
 // Completed implements hsm.Sink.
 func (s *stream) Completed(calls []*hsm.Call) { s.e.completed(calls, s) }
+
+// Settled implements store.Sink.
+func (s *stream) Settled(ops []*store.Op) { s.e.settled(ops, s) }
 
 // answered implements audience.
 func (s *stream) answered(taps []*tap) {

@@ -25,10 +25,17 @@ type tap struct {
 	// Unary calls wait here; a stream keeps late under its own lock.
 	answer    chan struct{} // capacity 1
 	timer     *time.Timer   // bounds the wait for the journal
-	recording atomic.Bool   // the HSM has answered
-	state     atomic.Int32  // tapWaiting and what follows
-	late      bool          // a stream has answered UNKNOWN in its place
+	stage atomic.Int32 // stageHSM and what follows
+	state atomic.Int32 // tapWaiting and what follows
+	late  bool         // a stream has answered UNKNOWN in its place
 }
+
+// Stages of a tap: what it waits for.
+const (
+	stageHSM     int32 = 0
+	stageState   int32 = 1 // the HSM's answer is there, and stays as it is until the tap is reused
+	stageJournal int32 = 2
+)
 
 // States of a unary call's tap: exactly one side moves it from waiting.
 const (
@@ -39,7 +46,7 @@ const (
 
 func newTap() *tap {
 	t := &tap{answer: make(chan struct{}, 1)}
-	t.Call.Owner = t
+	t.Call.Owner, t.Op.Owner = t, t
 	return t
 }
 
@@ -51,8 +58,9 @@ func (e *engine) get() *tap {
 func (e *engine) put(t *tap) {
 	t.Wipe()
 	t.Call.Sink = nil
+	t.Op.Owner = t
 	t.requestID, t.caller, t.who, t.refused, t.late = "", "", nil, nil, false
-	t.recording.Store(false)
+	t.stage.Store(stageHSM)
 	t.state.Store(tapWaiting)
 	e.taps.Put(t)
 }
@@ -71,9 +79,16 @@ func (t *tap) record(now time.Time) audit.Record {
 		KeyVersion: t.Resolution.KeyVersion,
 		Verdict:    uint8(t.Decision.Verdict),
 	}
-	r.Reasons[0] = uint8(t.Decision.Reason)
+	d := &t.Decision
+	r.Reasons[0] = uint8(d.Reason)
+	for i, more := range d.More {
+		r.Reasons[i+1] = uint8(more)
+	}
+	r.Freshness = uint8(d.Freshness)
 	if t.NeedsHSM {
 		r.Attempts = t.Call.Attempts()
+		copy(r.Token[:], t.Op.Subjects[0].Key[:])
+		r.StateSequence = t.Op.Sequence
 	}
 	return r
 }

@@ -53,7 +53,7 @@ func benchmarkTransport(b *testing.B, server, client *tls.Config) {
 			RequestId: good.GetRequestId(),
 			Outcome: &tapsealv1.TapResult_Verification{Verification: &tapsealv1.Verification{
 				Verdict: tapsealv1.Verdict_VERDICT_VALID, Profile: "visa-cvn18", KeySet: "visa-test", KeyVersion: 1,
-				Freshness: tapsealv1.Freshness_FRESHNESS_NOT_CHECKED,
+				Freshness: tapsealv1.Freshness_FRESHNESS_FRESH,
 			}},
 		})
 	}

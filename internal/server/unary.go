@@ -12,6 +12,7 @@ import (
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
 	"github.com/tapseal/tapseal/internal/authz"
+	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 
@@ -119,7 +120,7 @@ func (e *engine) prepare(ctx context.Context, m *tapsealv1.Tap, r cryptogram.Res
 	if err != nil {
 		return invalid(err)
 	}
-	vt.Response = r
+	vt.Response, vt.Caller = r, t.who.Name()
 	t.requestID = vt.RequestID
 	latest, _ := ctx.Deadline()
 	if err := e.rules.Prepare(vt, t.started, latest, &t.Case); err != nil {
@@ -136,7 +137,7 @@ func (e *engine) submitOne(t *tap) {
 		e.decided([]*tap{t}, (*unaryAudience)(e))
 		return
 	}
-	t.Call.Sink = (*unaryAudience)(e)
+	t.Call.Sink, t.Op.Sink = (*unaryAudience)(e), (*unaryAudience)(e)
 	e.pool.Submit(&t.Call)
 }
 
@@ -167,13 +168,17 @@ func (e *engine) await(t *tap) bool {
 func (e *engine) unanswered(t *tap) *tap {
 	u := newTap()
 	u.requestID, u.Resolution = t.requestID, t.Resolution
-	u.Decision = verdict.Decide(hsm.DeadlineExceeded)
-	if t.recording.Load() {
-		// The HSM's answer is there and stays as it is until the tap is
-		// reused, but only UNKNOWN may leave without its record.
-		if u.Decision = verdict.Decide(t.Call.Answer); !t.NeedsHSM || u.Decision.Verdict != verdict.Unknown {
-			u.Decision = verdict.NotRecorded()
-		}
+	switch t.stage.Load() {
+	case stageHSM:
+		u.Decision = verdict.Decide(hsm.DeadlineExceeded)
+	case stageState:
+		u.Decision = verdict.Decide(t.Call.Answer)
+	default:
+		// Only UNKNOWN may leave without its record.
+		u.Decision = verdict.NotRecorded()
+	}
+	if u.Decision = u.Decision.Final(); u.Decision.Verdict != verdict.Unknown {
+		u.Decision = verdict.NotRecorded()
 	}
 	e.metrics.Late()
 	return u
@@ -185,6 +190,9 @@ type unaryAudience engine
 
 // Completed implements hsm.Sink.
 func (u *unaryAudience) Completed(calls []*hsm.Call) { (*engine)(u).completed(calls, u) }
+
+// Settled implements store.Sink.
+func (u *unaryAudience) Settled(ops []*store.Op) { (*engine)(u).settled(ops, u) }
 
 func (u *unaryAudience) answered(taps []*tap) {
 	for _, t := range taps {

@@ -32,6 +32,12 @@ func (r *reading) read(m *tapsealv1.Tap) (*verdict.Tap, error) {
 		Profile:   m.GetProfile(),
 		TimeoutMS: m.GetTimeoutMs(),
 	}
+	if p := m.GetPlace(); p != nil {
+		t.Place = verdict.Place{
+			Channel: int32(p.GetChannel()), Category: p.GetMerchantCategoryCode(), Terminal: p.GetTerminalType(),
+			Merchant: p.GetMerchantId(), Device: p.GetDeviceId(),
+		}
+	}
 	switch d := m.GetChipData().(type) {
 	case *tapsealv1.Tap_Field55:
 		if t.Field55 = d.Field55; t.Field55 == nil {
@@ -115,8 +121,16 @@ func writeVerification(v *tapsealv1.Verification, t *tap) {
 	v.Profile = t.Resolution.Profile.Name
 	v.KeySet = t.Resolution.KeySet
 	v.KeyVersion = t.Resolution.KeyVersion
-	v.Freshness = tapsealv1.Freshness_FRESHNESS_NOT_CHECKED
+	for _, r := range d.More {
+		if r == 0 {
+			break
+		}
+		v.Reasons = append(v.Reasons, tapsealv1.Reason(r))
+	}
+	v.Freshness = tapsealv1.Freshness(d.Freshness)
 	v.Retry = tapsealv1.RetryClass(d.Retry)
+	v.Repeated, v.AcceptedBefore = d.Repeated(), d.AcceptedBefore
+	v.RetryAfterMs = d.RetryAfterSec * 1000
 }
 
 // issuerAuthenticationData is the value of tag 91: the response cryptogram and

@@ -160,7 +160,7 @@ func (c *Case) Wipe() {
 	c.Call.Request = cryptogram.Request{}
 	c.Call.ARPC, c.Call.ARPCBytes, c.Call.Answer = [8]byte{}, 0, 0
 	c.Call.Subjects = [2]hsm.Subject{}
-	c.Op = store.Op{}
+	c.Op = store.Op{Owner: c.Op.Owner}
 	clear(c.content[:c.contentBytes])
 	c.contentBytes = 0
 }

@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/tapseal/tapseal/audit"
+	"github.com/tapseal/tapseal/internal/config"
+	"github.com/tapseal/tapseal/internal/secret"
+	"github.com/tapseal/tapseal/internal/secrets"
+	"github.com/tapseal/tapseal/internal/state"
+	"github.com/tapseal/tapseal/internal/state/embedded"
+	"github.com/tapseal/tapseal/internal/state/postgres"
+)
+
+// errOlderState is why a daemon does not start on a state that the journal is
+// ahead of: it would accept again what it has accepted before.
+var errOlderState = errors.New("the state is older than the journal: was a backup restored, or lost a standby what was acknowledged? " +
+	"Stop, restore the newest one, or accept the loss with: tapseald state accept --config FILE")
+
+// An engineDoor is an open engine and what has to be closed with it.
+type engineDoor struct {
+	state.Engine
+	database *secrets.Database // nil: none, or the password is in a file
+}
+
+// Close closes the engine, then its credentials.
+func (d *engineDoor) Close() error {
+	err := d.Engine.Close()
+	if d.database != nil {
+		d.database.Close()
+	}
+	return err
+}
+
+// openState opens the engine that the configuration names. vault may be nil.
+func openState(ctx context.Context, c *config.State, instance [16]byte, vault *secrets.Vault, log *slog.Logger) (*engineDoor, error) {
+	if !c.Postgres.Used() {
+		e, err := embedded.Open(c.Dir, embedded.Options{CacheBytes: int64(c.CacheMiB) << 20, Log: log})
+		if err != nil {
+			return nil, configError("state.dir", err)
+		}
+		return &engineDoor{Engine: e}, nil
+	}
+	o, database, err := databaseOptions(ctx, &c.Postgres, instance, vault, log)
+	if err != nil {
+		return nil, err
+	}
+	d := &engineDoor{database: database}
+	if d.Engine, err = postgres.Open(ctx, o); err != nil {
+		if database != nil {
+			database.Close()
+		}
+		return nil, configError("state.postgres.connection", err)
+	}
+	return d, nil
+}
+
+// databaseOptions say how to reach the database. The second result, if not nil,
+// keeps the credentials good until it is closed.
+func databaseOptions(ctx context.Context, p *config.Postgres, instance [16]byte, vault *secrets.Vault, log *slog.Logger) (postgres.Options, *secrets.Database, error) {
+	o := postgres.Options{Connection: p.Connection, Instance: instance, Isolation: postgres.Isolation(p.Isolation), Log: log}
+	switch {
+	case p.Vault && vault == nil:
+		return o, nil, configError("state.postgres.vault", errors.New("there is no Vault"))
+	case p.Vault:
+		database, err := vault.OpenDatabase(ctx, p.DatabaseConfig, nil)
+		if err != nil {
+			return o, nil, configError("state.postgres.vault", err)
+		}
+		o.Credentials = func(context.Context) (string, secret.Secret, error) {
+			c, err := database.Credentials()
+			return c.Username, c.Password, err
+		}
+		return o, database, nil
+	case p.PasswordFile != "":
+		o.Credentials = func(context.Context) (string, secret.Secret, error) {
+			password, err := secret.ReadFile(p.PasswordFile, maxPasswordBytes)
+			if err != nil {
+				return "", secret.Secret{}, configError("state.postgres.password_file", err)
+			}
+			return "", password, nil
+		}
+	}
+	return o, nil, nil
+}
+
+const maxPasswordBytes = 1024
+
+// checkNotOlder compares what the state knows of this daemon's commits with what
+// the journal does.
+func checkNotOlder(ctx context.Context, e state.Engine, journalDir string) error {
+	recorded, err := audit.LastStateSequence(journalDir)
+	if err != nil {
+		return fmt.Errorf("journal.dir: %w", err)
+	}
+	known, err := e.Sequence(ctx)
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if known < recorded {
+		return fmt.Errorf("state: commit %d is the last one there, and %d is recorded: %w", known, recorded, errOlderState)
+	}
+	return nil
+}
