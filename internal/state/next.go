@@ -242,14 +242,15 @@ func (n *next) window() {
 }
 
 // underFloor reports whether the cryptogram may have been accepted by a state
-// that is lost. A record that has no floor of its own is no older than the floors,
-// or nothing was accepted when it was saved: what the lost state accepted below
-// its ATCs, or before the first one, only the date tells.
+// that is lost. A floor is raised from the highest ATC that was accepted when the
+// state was saved. Where there was none, only the date tells what the lost state
+// accepted: before the first one, and as long as the record has no floor below it.
 func (n *next) underFloor() bool {
-	if n.r.Floor != 0 {
-		return n.e.ATC <= n.r.Floor
+	if n.r.Floor != 0 && n.e.ATC <= n.r.Floor {
+		return true
 	}
-	return n.e.Floor.Date != 0 && n.e.Date <= n.e.Floor.Date
+	dated := n.r.Floor == 0 || n.r.ARQC.Seen == 0
+	return dated && n.e.Floor.Date != 0 && n.e.Date <= n.e.Floor.Date
 }
 
 // remembers reports whether a remembered request has the ATC. The window forgets
@@ -276,6 +277,9 @@ func (n *next) reuse() {
 // accept puts an accepted request on record.
 func (r *Record) accept(e *Event) {
 	r.know(e)
+	if r.ARQC.Seen == 0 && r.Floor != 0 && e.Floor.Date != 0 {
+		r.Floor = max(r.Floor, e.ATC-1) // the date said that this one is new, and says nothing of those below
+	}
 	r.ARQC.add(e.ATC)
 	r.Accepted = append(r.Accepted, Accepted{ATC: e.ATC, Digest: e.Requests[0], UN: e.UN})
 	if extra := len(r.Accepted) - max(1, min(int(e.Policy.Remember), MaxAccepted)); extra > 0 {
@@ -377,13 +381,14 @@ func (w *Window) add(atc uint16) {
 func (w *Window) Accepted() int { return bits.OnesCount64(w.Seen) }
 
 // raise applies a floor to a record of an older generation. What lies between
-// the record's highest ATC and the floor may have been accepted and forgotten.
+// the record's highest ATC and the floor may have been accepted and forgotten, and
+// below the highest one what was late: with a raise of 0 that is left.
 func (r *Record) raise(f *Floor) bool {
 	if !r.Known() || r.Generation == f.Generation {
 		return false
 	}
 	r.Generation = f.Generation
-	if highest := max(r.Floor, r.ARQC.Highest); f.Raise > 0 && (r.ARQC.Seen != 0 || r.Floor != 0) {
+	if highest := max(r.Floor, r.ARQC.Highest); r.ARQC.Seen != 0 || r.Floor != 0 {
 		r.Floor = uint16(min(int(highest)+int(f.Raise), 0xFFFF))
 	}
 	return true
