@@ -39,6 +39,9 @@ path "%s/data/%s" {
 path "%[1]s/sign/%[2]s" {
   capabilities = ["update"]
 }
+path "%[1]s/roles/%[2]s" {
+  capabilities = ["read"]
+}
 path "%[1]s/issuers" {
   capabilities = ["list"]
 }
@@ -47,6 +50,11 @@ path "%[1]s/issuer/+/json" {
 }
 path "%[1]s/issuer/+/crl" {
   capabilities = ["read"]
+}
+
+# Ask what it may do: tapseald check.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
 }
 
 # A database user of its own.

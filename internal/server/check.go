@@ -124,13 +124,39 @@ func (r *Report) checkTLS(c config.TLS, now time.Time) {
 	}
 }
 
-// checkVault looks whether a start would get an identity at Vault.
+// checkVault looks whether a start would get an identity at Vault, and with it
+// a certificate.
 func (r *Report) checkVault(ctx context.Context, v *config.Vault) {
 	ctx, cancel := context.WithTimeout(ctx, checkVaultIn)
 	defer cancel()
 	if err := secrets.Check(ctx, v.Config, nil, secrets.Options{}); err != nil {
-		r.add(LevelError, "tls.vault", "%v", err)
+		r.add(LevelError, vaultKey(err), "%v", err)
+		if errors.Is(err, secrets.ErrAway) || errors.Is(err, secrets.ErrUntrusted) {
+			return // nobody to ask about the rest
+		}
 	}
+	for _, f := range secrets.CheckPKI(ctx, v.Config, v.PKIConfig, secrets.Options{}) {
+		level := LevelError
+		if f.Unknown {
+			level = LevelWarning
+		}
+		r.add(level, "tls.vault."+f.Key, "%s", f.Problem)
+	}
+}
+
+// vaultKey says which key an answer of Vault is about.
+func vaultKey(err error) string {
+	switch {
+	case errors.Is(err, secrets.ErrUntrusted):
+		return "tls.vault.ca_file"
+	case strings.Contains(err.Error(), "token_file: "):
+		return "tls.vault.token_file"
+	case errors.Is(err, secrets.ErrNeedsSecretID), errors.Is(err, secrets.ErrStolen):
+		return "tls.vault.wrapped_secret_id"
+	case errors.Is(err, secrets.ErrAway):
+		return "tls.vault.address"
+	}
+	return "tls.vault"
 }
 
 // checkPolicy reads the policy as a start does, and looks for a row for each
