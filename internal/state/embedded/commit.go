@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ type committer struct {
 	number   uint64 // of the last change
 	sequence uint64 // of the last commit
 	epoch    uint64 // of the control document
-	swept    uint32 // hour up to which no expiry entries are left
+	cursor   []byte // no expiry entries are left before this key
 
 	sums map[state.Key]int // of one commit's counters, to its place in list
 	list []sum
@@ -204,7 +205,9 @@ func (c *committer) setCounters(v *view, b *pebble.Batch) error {
 		if hour := expiryHour(now.expires); !found || hour != before {
 			k := expiryKey(hour, &s.key)
 			_ = b.Set(k[:], nil, nil)
-			c.swept = min(c.swept, hour)
+			if bytes.Compare(k[:], c.cursor) < 0 {
+				c.cursor = bytes.Clone(k[:])
+			}
 		}
 	}
 	return nil

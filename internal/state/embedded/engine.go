@@ -161,7 +161,10 @@ func Open(dir string, o Options) (_ *Engine, err error) {
 	if err := e.medium.err(); err != nil {
 		return nil, fmt.Errorf("%s %q: %w", doing, dir, err)
 	}
-	c := &committer{e: e, epoch: e.control.Load().Epoch, sequence: e.sequence.Load(), sums: make(map[state.Key]int)}
+	c := &committer{
+		e: e, epoch: e.control.Load().Epoch, sequence: e.sequence.Load(),
+		cursor: hourKey(0), sums: make(map[state.Key]int),
+	}
 	e.running.Go(c.run)
 	e.running.Go(e.settle)
 	if o.Sweep > 0 {

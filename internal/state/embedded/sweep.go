@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"time"
@@ -66,11 +67,12 @@ func (e *Engine) sweepOnce(ctx context.Context) (int, error) {
 // as one range. An entry of a counter that lives longer by now is deleted alone:
 // the counter has another one.
 func (c *committer) stageSweep(r *request) (err error) {
-	until := expiryHour(r.now)
-	if until <= c.swept {
+	// Beginning where the last one ended: deleted entries cost time until they
+	// are compacted away.
+	lower, upper := c.cursor, hourKey(expiryHour(r.now))
+	if bytes.Compare(lower, upper) >= 0 {
 		return nil
 	}
-	lower, upper := hourKey(c.swept), hourKey(until)
 	entries, err := c.e.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return err
@@ -95,12 +97,13 @@ func (c *committer) stageSweep(r *request) (err error) {
 		return err
 	}
 	if r.count == 0 {
-		c.swept = until
+		c.cursor = upper
 		batch := r.batch
 		r.batch = nil
 		return batch.Close()
 	}
-	return r.batch.DeleteRange(lower, append(last, 0), nil)
+	c.cursor = append(last, 0)
+	return r.batch.DeleteRange(lower, c.cursor, nil)
 }
 
 // deleteExpired looks at up to sweepEntries entries, and gives the last one.
