@@ -79,7 +79,7 @@ func TestIdleStreamsEndWithTheirRights(t *testing.T) {
 
 // The caller's row for health in the development policy.
 const (
-	callersHealth = "  - role: caller\n    methods:\n      - grpc.health.v1.Health/Check\n      - grpc.health.v1.Health/List\n"
+	callersHealth = "  - role: caller\n    methods:\n      - tapseal.v1.AdminService/WatchEvents\n      - grpc.health.v1.Health/Check\n      - grpc.health.v1.Health/List\n"
 	callersWatch  = "      - grpc.health.v1.Health/Watch\n"
 )
 
