@@ -90,8 +90,8 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		return connect(ctx, o, base, o.Isolation)
 	})
 	if err := e.begin(ctx); err != nil {
-		e.reads.drop()
-		e.writes.drop()
+		e.reads.close()
+		e.writes.close()
 		return nil, err
 	}
 	background, stop := context.WithCancel(context.Background())
@@ -153,8 +153,8 @@ func (e *Engine) Close() error {
 	}
 	e.stop()
 	e.done.Wait()
-	e.reads.drop()
-	e.writes.drop()
+	e.reads.close()
+	e.writes.close()
 	return nil
 }
 

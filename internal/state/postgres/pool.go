@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -10,7 +11,11 @@ import (
 type pool struct {
 	open  func(context.Context) (*conn, error)
 	life  time.Duration
-	slots chan struct{} // one for each connection in use
+	slots chan struct{} // one for each connection in use or being made
+
+	making sync.WaitGroup
+	ctx    context.Context //nolint:containedctx // of the connections being made, which outlive whoever asks for them
+	stop   context.CancelFunc
 
 	mu         sync.Mutex // guards what follows
 	idle       []*conn    // the last one back is the first one out
@@ -18,7 +23,9 @@ type pool struct {
 }
 
 func newPool(n int, life time.Duration, open func(context.Context) (*conn, error)) *pool {
-	return &pool{open: open, life: life, slots: make(chan struct{}, n)}
+	p := &pool{open: open, life: life, slots: make(chan struct{}, n)}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p
 }
 
 // get borrows a connection; fresh says that it was made for this call.
@@ -31,16 +38,53 @@ func (p *pool) get(ctx context.Context) (c *conn, fresh bool, err error) {
 	if c := p.takeIdle(); c != nil {
 		return c, false, nil
 	}
+	c, err = p.make(ctx)
+	return c, true, err
+}
+
+// make makes a connection for a slot. If the caller cannot wait so long the next
+// one has it: otherwise callers with short deadlines would never get one from a
+// slow server.
+func (p *pool) make(ctx context.Context) (*conn, error) {
 	p.mu.Lock()
 	generation := p.generation
 	p.mu.Unlock()
-	c, err = p.open(ctx)
-	if err != nil {
-		<-p.slots
-		return nil, true, err
+	type made struct {
+		c   *conn
+		err error
 	}
-	c.generation = generation
-	return c, true, nil
+	done := make(chan made)
+	p.making.Go(func() {
+		c, err := p.open(p.ctx)
+		if err == nil {
+			c.generation = generation
+		}
+		select {
+		case done <- made{c, err}:
+		case <-ctx.Done():
+			if err != nil {
+				<-p.slots
+				return
+			}
+			p.put(c, nil)
+		}
+	})
+	select {
+	case m := <-done:
+		if m.err != nil {
+			<-p.slots
+		}
+		return m.c, m.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connecting to the database: %w", context.Cause(ctx))
+	}
+}
+
+// close ends the pool; no connection must be in use.
+func (p *pool) close() {
+	p.stop()
+	p.making.Wait()
+	p.drop()
 }
 
 func (p *pool) takeIdle() *conn {
