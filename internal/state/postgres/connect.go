@@ -56,7 +56,9 @@ func connect(ctx context.Context, o Options, base *pgconn.Config, isolation Isol
 		if err != nil {
 			return nil, fmt.Errorf("getting database credentials: %w", err)
 		}
-		config.User = user
+		if user != "" {
+			config.User = user
+		}
 		password.Use(func(b []byte) { config.Password = string(b) })
 		password.Wipe()
 	}

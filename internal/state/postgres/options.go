@@ -42,8 +42,8 @@ type Options struct {
 	// in order, and only one that takes writes is used. Everything but loopback
 	// and Unix sockets needs sslmode=verify-full or verify-ca.
 	Connection string
-	// Credentials are asked for with every new connection, if not nil. The
-	// password is wiped after use.
+	// Credentials are asked for with every new connection, if not nil. Without a
+	// user it is the one of Connection. The password is wiped after use.
 	Credentials func(context.Context) (user string, password secret.Secret, err error)
 	// Configure may change the configuration of a new connection, if not nil:
 	// for certificates that are renewed.
