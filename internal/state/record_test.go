@@ -155,8 +155,8 @@ func TestRecordTruncated(t *testing.T) {
 			if err := got.Decode(b[:n]); err == nil {
 				t.Fatalf("the first %d of %d bytes are a record", n, len(b))
 			}
-			if diff := cmp.Diff(state.Record{}, got, sameRecord); diff != "" {
-				t.Fatalf("left after an error: %s", diff)
+			if got.Status != 0 || got.ARQC != (state.Window{}) || len(got.Accepted)+len(got.Failing)+len(got.Failed) != 0 {
+				t.Fatalf("left after an error: %+v", got)
 			}
 		}
 		if err := got.Decode(append(b, 0)); err == nil {
