@@ -152,13 +152,28 @@ func (l journalLine) text() string {
 		l.Profile, l.KeySet, l.KeyVersion, l.Purpose, l.Verdict, strings.Join(l.Reasons, ","))
 }
 
+// who acted, or would have.
+func (l journalLine) who() string {
+	switch {
+	case l.Caller != "" && l.Principal != "":
+		return l.Principal + " " + l.Caller
+	case l.Caller != "":
+		return l.Caller
+	case l.Outcome == audit.OutcomeRefused.String():
+		return "nobody known"
+	case l.Principal != "":
+		return l.Principal
+	}
+	return "the service itself"
+}
+
 // actText is one line for an act; what others wrote is quoted.
 func (l journalLine) actText(head string) string {
-	who := "the service itself"
-	if l.Caller != "" {
-		who = l.Principal + " " + l.Caller
+	words := []string{head}
+	if l.RequestID != "" { // what was refused has none: it is one record
+		words = append(words, l.RequestID)
 	}
-	s := fmt.Sprintf("%s %s %s %s by %s", head, l.RequestID, l.Action, l.Outcome, who)
+	s := strings.Join(append(words, l.Action, l.Outcome, "by", l.who()), " ")
 	for _, f := range []struct{ name, value string }{{"subject", l.Subject}, {"reason", l.Reason}, {"detail", l.Detail}} {
 		if f.value != "" {
 			s += fmt.Sprintf(" %s=%q", f.name, f.value)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	grpctap "google.golang.org/grpc/tap"
 
+	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/internal/authz"
 )
 
@@ -18,6 +20,9 @@ type caller struct {
 	id     *identity
 	view   authz.Caller
 	method authz.MethodID
+
+	name    string          // of its principal when the call was let in; empty before
+	records *refusedJournal // of what it is refused later; nil is none
 }
 
 type callerKey struct{}
@@ -28,17 +33,22 @@ type porter struct {
 	live    *authz.Live
 	refused func(codes.Code)
 	log     *rationed
+	records *refusedJournal
 }
 
 // admit is gRPC's first look at a call. Its context carries the caller.
 func (p *porter) admit(ctx context.Context, info *grpctap.Info) (context.Context, error) {
 	c, err := p.caller(ctx, info.FullMethodName)
 	if err == nil {
-		_, err = c.principal(time.Now())
+		var who *authz.Principal
+		if who, err = c.principal(time.Now()); err == nil {
+			c.name = who.Name()
+		}
 	}
 	if err != nil {
 		p.refused(status.Code(err))
 		p.trace(c, status.Code(err))
+		p.records.refusedCall(c, err)
 		return ctx, err
 	}
 	return context.WithValue(ctx, callerKey{}, c), nil
@@ -67,7 +77,7 @@ func (p *porter) caller(ctx context.Context, fullMethod string) (*caller, error)
 		return nil, errNoCaller
 	}
 	method, ok := authz.MethodByName(fullMethod)
-	c := &caller{id: info.id, view: p.live.Caller(info.id.uri), method: method}
+	c := &caller{id: info.id, view: p.live.Caller(info.id.uri), method: method, records: p.records}
 	if !ok {
 		return c, errNotAllowed // deny by default, also what nobody knows
 	}
@@ -98,6 +108,16 @@ func (c *caller) principal(now time.Time) (*authz.Principal, error) {
 	return p, nil
 }
 
+// known is the name of the principal, also of one who may not call.
+func (c *caller) known() string {
+	if c.name == "" {
+		if who, ok := c.view.Principal(); ok {
+			return who.Name()
+		}
+	}
+	return c.name
+}
+
 // callerOf is the caller whom the porter let in. Without one nothing goes on.
 func callerOf(ctx context.Context) (*caller, error) {
 	c, ok := ctx.Value(callerKey{}).(*caller)
@@ -124,7 +144,34 @@ func requireCallerUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	if err := requireCaller(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
-	return h(ctx, req)
+	resp, err := h(ctx, req)
+	if err != nil {
+		recordRefusal(ctx, err)
+	}
+	return resp, err
+}
+
+// recordRefusal puts a handler's refusal on record, such as that of a key set.
+func recordRefusal(ctx context.Context, err error) {
+	if c, none := callerOf(ctx); none == nil {
+		c.records.refusedCall(c, err)
+	}
+}
+
+// recordDenied puts on record how many taps of a stream were refused for their
+// key set: in the stream they are no error.
+func (c *caller) recordDenied(taps []*tap) {
+	n := 0
+	for _, t := range taps {
+		if t.refused != nil && errors.Is(t.refused, errKeySet) {
+			n++
+		}
+	}
+	if n == 0 || c.records == nil {
+		return
+	}
+	name, _ := codeName(errKeySet.code)
+	c.records.note(refusedKind{audit.ActionCall, c.id.uri, c.method.String()}, c.name, name+": "+errKeySet.text, n)
 }
 
 func (e *engine) requireCallerStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
@@ -136,7 +183,12 @@ func (e *engine) requireCallerStream(srv any, ss grpc.ServerStream, info *grpc.S
 		return err
 	}
 	if c.method == authz.MethodVerifyCryptograms {
-		return h(srv, ss) // counts and watches itself: it finishes the taps it took
+		err = h(srv, ss) // counts and watches itself: it finishes the taps it took
+	} else {
+		err = e.guardStream(c, srv, ss, h)
 	}
-	return e.guardStream(c, srv, ss, h)
+	if err != nil {
+		recordRefusal(ss.Context(), err)
+	}
+	return err
 }

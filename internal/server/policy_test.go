@@ -123,7 +123,7 @@ func (r *rig) wantActs(t *testing.T, firstReason string, done, failed int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if rec.Kind != audit.KindAdministration {
+		if rec.Kind != audit.KindAdministration || rec.Outcome == audit.OutcomeRefused {
 			continue
 		}
 		if len(open) == 0 && len(n) == 0 && rec.Reason != firstReason {

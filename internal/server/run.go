@@ -94,6 +94,7 @@ type daemon struct {
 	admin        *grpc.Server // nil is none
 	web          *http.Server // nil is none
 	refusals     *rationed
+	records      *refusedJournal
 	started      time.Time
 
 	listeners listeners
@@ -128,6 +129,7 @@ func open(ctx context.Context, cfg config.Daemon, deps Deps) (_ *daemon, err err
 	if err != nil {
 		return nil, fmt.Errorf("journal.dir: %w", err)
 	}
+	d.records = newRefusedJournal(d.journal, deps.Log)
 	d.pool, err = hsm.NewPool(hsm.Options{SocketDir: cfg.HSM.SocketDir, MaxInFlight: 2 * cfg.Limits.TapsInFlight, Log: deps.Log})
 	if err != nil {
 		return nil, fmt.Errorf("hsm.socket_dir: %w", err)
@@ -178,6 +180,7 @@ func (d *daemon) openDoors(ctx context.Context, metrics *observability.Metrics) 
 		if err != nil {
 			return err
 		}
+		door.records = d.records
 		d.admin = d.newGRPC(door.credentials(d.live, sideConnections, d.refusals))
 		tapsealv1.RegisterAdminServiceServer(d.admin, &administration{
 			e: d.engine, keeper: d.keeper, sockets: d.cfg.HSM.SocketDir, version: d.deps.Version, started: d.started, ends: data.ends,
@@ -277,7 +280,7 @@ func (d *daemon) bind() error {
 // listener has.
 func (d *daemon) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	l := &d.cfg.Limits
-	door := &porter{live: d.live, refused: d.engine.metrics.Refused, log: d.refusals}
+	door := &porter{live: d.live, refused: d.engine.metrics.Refused, log: d.refusals, records: d.records}
 	s := grpc.NewServer(
 		grpc.Creds(creds),
 		grpc.ForceServerCodecV2(newCodec()),

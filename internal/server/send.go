@@ -97,6 +97,7 @@ func (s *stream) sendAll(g tapsealv1.CryptogramService_VerifyCryptogramsServer, 
 	if len(taps) == 0 {
 		return nil
 	}
+	s.caller.recordDenied(taps)
 	for rest := taps; len(rest) > 0; {
 		n := min(maxResultsInMessage, len(rest))
 		if err := g.Send(out.fill(rest[:n])); err != nil {

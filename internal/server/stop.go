@@ -104,6 +104,7 @@ func (d *daemon) closeResources() error {
 			errs = append(errs, fmt.Errorf("closing the state: %w", err))
 		}
 	}
+	d.records.close()
 	if d.journal != nil {
 		if err := d.journal.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("closing the journal: %w", err))

@@ -21,8 +21,10 @@ import (
 // A door is the TLS side of one listener: the daemon's certificate, whom it
 // lets in, and what was revoked. All three change while it is open.
 type door struct {
+	name         string // configuration key of the listener
 	certificates *secrets.Certificates
 	changes      atomic.Uint64
+	records      *refusedJournal // of connections that are refused; nil is none
 }
 
 // certificates are where doors get theirs: one Vault for all, or files.
@@ -49,7 +51,7 @@ func openCertificates(ctx context.Context, cfg *config.Daemon, log *slog.Logger)
 
 // door opens one for a listener, named by its configuration key.
 func (c *certificates) door(ctx context.Context, name, clientCA, crl string) (*door, error) {
-	d := &door{}
+	d := &door{name: name}
 	o := secrets.CertificateOptions{
 		Options:  secrets.Options{Log: c.log.With("listener", name)},
 		Refresh:  c.cfg.Refresh(),
@@ -139,6 +141,7 @@ func (c *doorCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 		if errors.Is(err, errCrowded) { // strangers share one kind: there is no end of their names
 			kind += "|" + id.uri
 		}
+		c.door.records.refusedConnection(c.door.name, id, err)
 		c.log.warn(kind, "a connection was refused", "caller", id.uri, "cause", err.Error())
 		return nil, nil, errors.Join(err, conn.Close())
 	}
