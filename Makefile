@@ -1,7 +1,7 @@
 # tapseal: run `make` for the list.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench build lint generate vuln clean
+.PHONY: help run test cluster bench build lint generate vuln clean
 
 DIR ?= .dev
 ARGS ?=
@@ -16,6 +16,9 @@ run: ## install what is missing, build, start development mode in DIR, verify a 
 
 test: ## install what is missing and run every check
 	@scripts/test
+
+cluster: ## three daemons, PostgreSQL and a standby under load while one part after the other is killed; a table (about 90 s)
+	@scripts/cluster $(ARGS)
 
 bench: build ## throughput, latency and cost against the raw token, as a table (ARGS=--help for its options)
 	@scripts/bench $(ARGS)
