@@ -65,8 +65,8 @@ type transaction struct {
 	amount, other, country, tvr, currency, date, kind, un, aip, atc, iad []byte
 }
 
-// use makes the cryptogram for one transaction with the given counter.
-func (c Card) use(atc uint16, t Terminal) (Tap, error) {
+// Use makes the cryptogram for one transaction with the given counter.
+func (c Card) Use(atc uint16, t Terminal) (Tap, error) {
 	p, ok := personalities()[c.Profile]
 	if !ok {
 		return Tap{}, fmt.Errorf("no profile %q", c.Profile)

@@ -107,7 +107,7 @@ func (p *Phone) Tap(profile string, t Terminal) (Card, Tap, error) {
 	if err != nil {
 		return Card{}, Tap{}, fmt.Errorf("tapping: %w", err)
 	}
-	tap, err := card.use(card.ATC, t)
+	tap, err := card.Use(card.ATC, t)
 	if err != nil {
 		return Card{}, Tap{}, fmt.Errorf("tapping: %w", err)
 	}

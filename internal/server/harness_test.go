@@ -297,7 +297,7 @@ func (r *rig) stopWorker() { r.worker.Drain(5 * time.Second) }
 func (r *rig) startDaemon() {
 	r.tb.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	r.stopDaemon = stop
+	r.stopDaemon, r.endOnce = stop, sync.Once{}
 	serving := make(chan struct{})
 	go func() {
 		r.ended <- Run(ctx, r.cfg, Deps{
@@ -319,6 +319,9 @@ func (r *rig) startDaemon() {
 
 func (r *rig) dial() {
 	r.tb.Helper()
+	if r.conn != nil {
+		_ = r.conn.Close()
+	}
 	conn, err := grpc.NewClient(r.address.GRPC.String(), grpc.WithTransportCredentials(r.clientTLS("client")))
 	if err != nil {
 		r.tb.Fatal(err)

@@ -23,11 +23,11 @@ type tap struct {
 	refused   error     // malformed, or a *refusal: the text is safe to show
 
 	// Unary calls wait here; a stream keeps late under its own lock.
-	answer    chan struct{} // capacity 1
-	timer     *time.Timer   // bounds the wait for the journal
-	stage atomic.Int32 // stageHSM and what follows
-	state atomic.Int32 // tapWaiting and what follows
-	late  bool         // a stream has answered UNKNOWN in its place
+	answer chan struct{} // capacity 1
+	timer  *time.Timer   // bounds the wait for the journal
+	stage  atomic.Int32  // stageHSM and what follows
+	state  atomic.Int32  // tapWaiting and what follows
+	late   bool          // a stream has answered UNKNOWN in its place
 }
 
 // Stages of a tap: what it waits for.
