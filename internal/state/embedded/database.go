@@ -8,16 +8,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"github.com/tapseal/tapseal/internal/state"
 )
 
 const (
 	// format is pinned: a newer one is a decision, because no older program can
 	// read it.
 	format = pebble.FormatValueSeparation
-	// memTableBytes of changes are collected before they become a table.
-	memTableBytes = 8 << 20
+	// defaultMemTableBytes of changes are collected before they become a table.
+	defaultMemTableBytes = 8 << 20
 	// memTables may wait for the disk before commits wait.
 	memTables = 4
 	// tableBytes keeps the filter of one table, which is read as a whole, below
@@ -34,8 +32,8 @@ func tuned(o Options, fs vfs.FS, m *medium, lock *pebble.Lock) *pebble.Options {
 		FS: fs, Lock: lock, FormatMajorVersion: format,
 		Logger: &logger{m}, EventListener: listener(m),
 		// Pebble takes the memory of two tables in the making from the cache.
-		CacheSize:    o.CacheBytes + 2*memTableBytes,
-		MemTableSize: memTableBytes, MemTableStopWritesThreshold: memTables,
+		CacheSize:    o.CacheBytes + 2*int64(o.memTableBytes),
+		MemTableSize: o.memTableBytes, MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold: 4, L0StopWritesThreshold: 24,
 		LBaseMaxBytes: 64 << 20, MaxOpenFiles: 1000,
 		// One compaction at a time: commits need the processor more.
@@ -68,8 +66,6 @@ func openDatabase(dir string, p *pebble.Options) (*pebble.DB, error) {
 		return db, nil
 	case errors.Is(err, pebble.ErrDBDoesNotExist):
 		return nil, errNoState
-	case pebble.IsCorruptionError(err):
-		return nil, fmt.Errorf("%w: the database is damaged; restore a backup", state.ErrBroken)
 	default:
 		return nil, fmt.Errorf("opening the database: %w", clean(err))
 	}
@@ -101,6 +97,6 @@ func listener(m *medium) *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) { m.poison("work in the background failed", clean(err)) },
 		// Called while reading: the reader gets an error as well.
-		DataCorruption: func(pebble.DataCorruptionInfo) { m.poison("the database is damaged; restore a backup", nil) },
+		DataCorruption: func(pebble.DataCorruptionInfo) { m.poison("reading the database", errCorrupt) },
 	}
 }

@@ -56,12 +56,17 @@ type Options struct {
 	Now        func() time.Time // the clock by which counters expire; nil is time.Now
 	Log        *slog.Logger     // nil is none
 
-	fs vfs.FS // of tests that make it fail; nil is the operating system's
+	// Of tests.
+	fs            vfs.FS // nil is the operating system's
+	memTableBytes uint64 // 0 is defaultMemTableBytes
 }
 
 func (o Options) withDefaults() Options {
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = DefaultCacheBytes
+	}
+	if o.memTableBytes == 0 {
+		o.memTableBytes = defaultMemTableBytes
 	}
 	if o.Sweep == 0 {
 		o.Sweep = defaultSweep
@@ -139,8 +144,9 @@ func (e *Engine) Stats() Stats {
 
 // Open opens the state in a directory, and makes both if they are not there. The
 // directory must belong to this user or root and be closed to others, mode 0700.
-// It is locked until Close or the end of the process.
-func Open(dir string, o Options) (_ *Engine, err error) {
+// It is locked until Close or the end of the process; after state.ErrBroken, also
+// that of Open, until the end of the process.
+func Open(dir string, o Options) (*Engine, error) {
 	const doing = "opening the state directory"
 	o = o.withDefaults()
 	if o.fs == nil {
@@ -154,11 +160,7 @@ func Open(dir string, o Options) (_ *Engine, err error) {
 		requests: make(chan *request, queueLength), syncing: make(chan *request, queueLength),
 		stop: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
-	if err := e.open(); err != nil {
-		return nil, fmt.Errorf("%s %q: %w", doing, dir, err)
-	}
-	e.medium.armed.Store(true)
-	if err := e.medium.err(); err != nil {
+	if err := e.openOrBreak(); err != nil {
 		return nil, fmt.Errorf("%s %q: %w", doing, dir, err)
 	}
 	c := &committer{
@@ -173,17 +175,25 @@ func Open(dir string, o Options) (_ *Engine, err error) {
 	return e, nil
 }
 
-// open opens the database and reads what is kept in memory. Errors of the medium
-// are returned, not fenced, until it has succeeded.
+// openOrBreak opens, but does not wait for what a broken medium has stopped.
+func (e *Engine) openOrBreak() error {
+	opened := make(chan error, 1)
+	go func() { opened <- e.open() }()
+	select {
+	case err := <-opened:
+		return errors.Join(err, e.medium.err())
+	case <-e.medium.broken:
+		return e.medium.err()
+	}
+}
+
+// open opens the database and reads what is kept in memory.
 func (e *Engine) open() (err error) {
 	fs := &fence{FS: e.o.fs, dir: e.dir, medium: e.medium}
 	if e.lock, err = lockDirectory(e.dir, fs); err != nil {
 		return err
 	}
 	defer func() {
-		if r := recover(); r != nil { // Pebble panics on some errors of the medium
-			err = fmt.Errorf("%w: the database could not be recovered", state.ErrBroken)
-		}
 		if err != nil {
 			e.abandon()
 		}
@@ -201,12 +211,12 @@ func (e *Engine) open() (err error) {
 	e.id = m.id
 	e.sequence.Store(m.sequence)
 	e.control.Store(&m.control)
-	return e.medium.err()
+	return nil
 }
 
 // abandon gives up after a failed open.
 func (e *Engine) abandon() {
-	if e.db != nil && e.medium.err() == nil {
+	if e.db != nil {
 		_ = e.db.Close()
 	}
 	_ = e.lock.Close()

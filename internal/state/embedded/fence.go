@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/tapseal/tapseal/internal/state"
@@ -31,7 +32,6 @@ import (
 // as if the power was cut. Callers do not wait: all of them look at broken.
 type medium struct {
 	log    *slog.Logger
-	armed  atomic.Bool // from Open's success on; before, errors are returned
 	once   sync.Once
 	cause  atomic.Pointer[error]
 	broken chan struct{}
@@ -58,36 +58,30 @@ func (m *medium) poison(reason string, err error) {
 			cause = fmt.Errorf("%w: %s: %w", state.ErrBroken, reason, err)
 		}
 		m.cause.Store(&cause)
+		m.log.Error("the state directory failed", "error", cause) // first: who hears of it may end the process
 		close(m.broken)
-		m.log.Error("the state directory failed", "error", cause)
 	})
 }
 
 // halt is the end of a goroutine that would go on with a broken medium.
-func (m *medium) halt() {
-	if m.armed.Load() {
-		select {}
-	}
-}
+func (m *medium) halt() { select {} }
 
 // pass is before everything that changes the medium.
-func (m *medium) pass() error {
-	if err := m.err(); err != nil {
+func (m *medium) pass() {
+	if m.err() != nil {
 		m.halt()
-		return err
 	}
-	return nil
 }
 
 // check is after it.
-func (m *medium) check(doing string, err error) error {
-	if err == nil {
-		return nil
+func (m *medium) check(doing string, err error) {
+	if err != nil {
+		m.poison(doing, clean(err))
+		m.halt()
 	}
-	m.poison(doing, clean(err))
-	m.halt()
-	return err
 }
+
+var errCorrupt = errors.New("the database is damaged; restore a backup")
 
 // clean keeps of an error what the operating system said. Pebble's own texts may
 // have keys in them.
@@ -98,6 +92,8 @@ func clean(err error) error {
 		return err
 	case errors.As(err, &errno):
 		return errno
+	case pebble.IsCorruptionError(err):
+		return errCorrupt
 	case errors.Is(err, fs.ErrNotExist):
 		return fs.ErrNotExist
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -124,10 +120,9 @@ func (f *fence) change(name, doing string, do func() error) error {
 	if !f.inside(name) {
 		return do()
 	}
-	if err := f.medium.pass(); err != nil {
-		return err
-	}
-	return f.medium.check(doing, do())
+	f.medium.pass()
+	f.medium.check(doing, do())
+	return nil
 }
 
 func (f *fence) file(name, doing string, open func() (vfs.File, error)) (file vfs.File, err error) {
@@ -199,41 +194,39 @@ type fencedFile struct {
 }
 
 func (f *fencedFile) Write(p []byte) (n int, err error) {
-	if err := f.medium.pass(); err != nil {
-		return 0, err
-	}
+	f.medium.pass()
 	n, err = f.File.Write(p)
-	return n, f.medium.check("writing a file", err)
+	f.medium.check("writing a file", err)
+	return n, nil
 }
 
 func (f *fencedFile) WriteAt(p []byte, off int64) (n int, err error) {
-	if err := f.medium.pass(); err != nil {
-		return 0, err
-	}
+	f.medium.pass()
 	n, err = f.File.WriteAt(p, off)
-	return n, f.medium.check("writing a file", err)
+	f.medium.check("writing a file", err)
+	return n, nil
 }
 
 func (f *fencedFile) Sync() error {
-	if err := f.medium.pass(); err != nil {
-		return err
-	}
-	return f.medium.check("syncing a file", f.File.Sync())
+	f.medium.pass()
+	f.medium.check("syncing a file", f.File.Sync())
+	return nil
 }
 
 func (f *fencedFile) SyncData() error {
-	if err := f.medium.pass(); err != nil {
-		return err
-	}
-	return f.medium.check("syncing a file", f.File.SyncData())
+	f.medium.pass()
+	f.medium.check("syncing a file", f.File.SyncData())
+	return nil
 }
 
 func (f *fencedFile) SyncTo(length int64) (bool, error) {
-	if err := f.medium.pass(); err != nil {
-		return false, err
-	}
+	f.medium.pass()
 	full, err := f.File.SyncTo(length)
-	return full, f.medium.check("syncing a file", err)
+	f.medium.check("syncing a file", err)
+	return full, nil
 }
 
-func (f *fencedFile) Close() error { return f.medium.check("closing a file", f.File.Close()) }
+func (f *fencedFile) Close() error {
+	f.medium.check("closing a file", f.File.Close())
+	return nil
+}
