@@ -195,30 +195,35 @@ func (r *refusedJournal) write(records []refusedRecord) {
 func (r *refusedJournal) refusedCall(c *caller, err error) {
 	s := status.Convert(err)
 	name, refusal := codeName(s.Code())
-	if !refusal {
+	if r == nil || !refusal {
 		return
 	}
-	k := refusedKind{action: audit.ActionCall}
-	principal := ""
+	k, principal, uri := refusedKind{action: audit.ActionCall}, "", ""
 	if c != nil {
-		k.caller, k.subject, principal = c.id.uri, c.method.String(), c.known()
+		k.subject, principal, uri = c.method.String(), c.known(), c.id.uri
 	}
-	r.note(k, principal, name+": "+s.Message(), 1)
+	r.noteWho(k, principal, uri, name+": "+s.Message())
 }
 
 // refusedConnection notes a connection whose certificate is good and names
-// nobody whom the policy knows. There is no end of such names, so they are one
-// kind.
+// nobody whom the policy knows.
 func (r *refusedJournal) refusedConnection(listener string, id *identity, err error) {
 	if errors.Is(err, errCrowded) { // a matter of how many, not of who
 		return
 	}
-	cause := err.Error()
-	if id.uri != "" {
-		cause += "; the latest was " + id.uri
-	}
 	name, _ := codeName(codes.Unauthenticated)
-	r.note(refusedKind{action: audit.ActionConnect, subject: listener}, "", name+": "+cause, 1)
+	r.noteWho(refusedKind{action: audit.ActionConnect, subject: listener}, "", id.uri, name+": "+err.Error())
+}
+
+// noteWho counts one refusal under the caller's name if the policy knows it.
+// There is no end of other names, so those are one kind.
+func (r *refusedJournal) noteWho(k refusedKind, principal, uri, cause string) {
+	if principal != "" {
+		k.caller = uri
+	} else if uri != "" {
+		cause += "; the caller was " + uri
+	}
+	r.note(k, principal, cause, 1)
 }
 
 // codeName is the name of a code that says who may what; others are no refusal.

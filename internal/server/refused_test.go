@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,12 @@ func TestRefusedCallsAreOnRecord(t *testing.T) {
 	if _, err := r.admin(t, "operator").GetStatus(ctx, &tapsealv1.GetStatusRequest{}); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"client", "nobody"} {
+		scraper := http.Client{Transport: &http.Transport{TLSClientConfig: r.clientConfig(name), DisableKeepAlives: true}}
+		if resp, err := scraper.Get("https://" + r.address.Metrics.String() + "/metrics"); err != nil || resp.Body.Close() != nil || resp.StatusCode == http.StatusOK {
+			t.Fatalf("metrics: %v, %v", resp, err)
+		}
+	}
 	r.stopQuietly(t)
 	all, count := r.refusals(t)
 	for who, want := range map[string]int{
@@ -80,7 +87,7 @@ func TestRefusedCallsAreOnRecord(t *testing.T) {
 		t.Errorf("the stranger is not on record: %v", count)
 	}
 	// The first at once and one for each ten seconds, or the end, of each kind.
-	if most := 5 * (2 + int(time.Since(begun)/refusedEvery)); len(all) > most || len(count) != 5 {
+	if most := 7 * (2 + int(time.Since(begun)/refusedEvery)); len(all) > most || len(count) != 7 {
 		t.Errorf("%d records of %d kinds", len(all), len(count))
 	}
 	for _, rec := range all {
@@ -91,7 +98,7 @@ func TestRefusedCallsAreOnRecord(t *testing.T) {
 func (r *rig) checkRefusal(t *testing.T, rec audit.Record) {
 	t.Helper()
 	switch {
-	case rec.Action == audit.ActionConnect:
+	case rec.Action == audit.ActionConnect, rec.Caller == "":
 		if rec.Caller != "" || rec.Principal != "" || !strings.Contains(rec.Detail, "UNAUTHENTICATED: ") || !strings.HasSuffix(rec.Detail, "spiffe://test/nobody") {
 			t.Errorf("the stranger: %+v", rec)
 		}

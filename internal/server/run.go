@@ -311,6 +311,7 @@ func (d *daemon) mayScrape(door *door) func(*http.Request) (int, error) {
 		id := door.identify(r.TLS)
 		c := &caller{id: id, view: d.live.Caller(id.uri), method: authz.MethodMetrics}
 		_, err := c.principal(time.Now())
+		d.records.refusedCall(c, err)
 		switch status.Code(err) {
 		case codes.OK:
 			return 0, nil
