@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"time"
 
-	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/cryptogram/software"
 )
@@ -48,6 +47,9 @@ func Run(ctx context.Context, o Options) error {
 	if b.taps, err = makeTaps(); err != nil {
 		return err
 	}
+	if b.supply, err = newSupply(); err != nil {
+		return err
+	}
 	if err := prepare(ctx, o.BinDir, b.dir); err != nil {
 		return err
 	}
@@ -62,24 +64,13 @@ func Run(ctx context.Context, o Options) error {
 type bench struct {
 	Options
 	dir, measure string
-	taps         []tap
+	taps         []tap // of the bare loop
+	supply       *supply
 	peak         float64 // unary calls a second
 }
 
 func (b *bench) row(what, format string, args ...any) {
 	_, _ = fmt.Fprintf(b.Out, "%-58s %s\n", what, fmt.Sprintf(format, args...))
-}
-
-func (b *bench) load(s *service) (*load, error) {
-	l := &load{client: s.client, taps: make([]*tapsealv1.Tap, len(b.taps))}
-	for i, t := range b.taps {
-		m, err := t.message()
-		if err != nil {
-			return nil, err
-		}
-		l.taps[i] = m
-	}
-	return l, nil
 }
 
 // with starts the service with settings, and stops it afterwards.
@@ -91,7 +82,8 @@ func (b *bench) with(ctx context.Context, set settings, use func(*service, *load
 	if err != nil {
 		return err
 	}
-	l, err := b.load(s)
+	l := &load{client: s.client, taps: b.supply}
+	err = b.supply.stock(ctx, 20*tapsInMessage)
 	if err == nil {
 		_, _, err = l.stream(ctx, 0, 20*tapsInMessage) // warm
 	}
@@ -115,7 +107,7 @@ func (b *bench) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.row("profile", "%s, %d cards, card keys cold", profile, cards)
+	b.row("profile", "%s, card keys cold, %d cards of the service, %d of the bare loop", profile, tappers, cards)
 	var rawRates, rates []float64
 	var last streamed
 	err = b.with(ctx, settings{recycleAfter: noRecycling, measure: b.measure, profiling: b.Profile != ""}, func(s *service, l *load) error {
@@ -149,6 +141,9 @@ func (b *bench) compare(ctx context.Context) error {
 const noRecycling = 1 << 40
 
 func (b *bench) streamed(ctx context.Context, s *service, l *load) (m streamed, err error) {
+	if err := b.supply.stock(ctx, b.plenty()); err != nil {
+		return m, err
+	}
 	before, err := b.reading(s)
 	if err != nil {
 		return m, err
@@ -172,6 +167,11 @@ func (b *bench) streamed(ctx context.Context, s *service, l *load) (m streamed, 
 	m.workersObjects = float64(after.workers.Objects-before.workers.Objects) / float64(n)
 	return m, nil
 }
+
+// plenty is more taps than a measurement by time can send.
+func (b *bench) plenty() int { return int(plentyRate * b.Length.Seconds()) }
+
+const plentyRate = 25_000 // a second
 
 // profile takes a CPU profile while something else puts load on the daemon.
 func (b *bench) profile(s *service) <-chan error {
@@ -216,7 +216,12 @@ func (b *bench) memoryAndUnary(ctx context.Context) error {
 		}
 		stop := make(chan struct{})
 		largest := watchWorkers(s.pid(), stop)
-		n, took, err := l.stream(ctx, 0, b.Total)
+		err := b.supply.stock(ctx, b.Total)
+		var n int
+		var took time.Duration
+		if err == nil {
+			n, took, err = l.stream(ctx, 0, b.Total)
+		}
 		close(stop)
 		if err != nil {
 			return err
@@ -254,6 +259,9 @@ func watchWorkers(root int, stop <-chan struct{}) <-chan uint64 {
 const unaryCallers = 64
 
 func (b *bench) unary(ctx context.Context, s *service, l *load) error {
+	if err := b.supply.stock(ctx, b.plenty()); err != nil {
+		return err
+	}
 	full, err := l.unary(ctx, unaryCallers, b.Length)
 	if err != nil {
 		return err
@@ -262,6 +270,9 @@ func (b *bench) unary(ctx context.Context, s *service, l *load) error {
 	b.latencyRow(fmt.Sprintf("unary, %d callers", unaryCallers), full)
 	before, err := scrape(s)
 	if err != nil {
+		return err
+	}
+	if err := b.supply.stock(ctx, b.plenty()); err != nil {
 		return err
 	}
 	half, err := l.paced(ctx, b.peak/2, b.Length)
@@ -297,6 +308,9 @@ func (b *bench) recycling(ctx context.Context) error {
 		{"unary at half, each worker replaced every second", uint64(max(rate/workers, 100))},
 	} {
 		err := b.with(ctx, settings{recycleAfter: v.after}, func(_ *service, l *load) error {
+			if err := b.supply.stock(ctx, b.plenty()); err != nil {
+				return err
+			}
 			r, err := l.paced(ctx, rate, b.Length)
 			if err == nil {
 				b.latencyRow(v.what, r)

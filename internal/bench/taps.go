@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
@@ -88,7 +87,7 @@ func encodeTaps(taps []tap) ([]byte, error) {
 // A load sends taps to the service and counts what comes back.
 type load struct {
 	client tapsealv1.CryptogramServiceClient
-	taps   []*tapsealv1.Tap
+	taps   *supply
 }
 
 const (
@@ -133,25 +132,28 @@ func (l *load) stream(ctx context.Context, d time.Duration, n int) (valid int, t
 
 func (l *load) send(s tapsealv1.CryptogramService_VerifyCryptogramsClient, w *window, d time.Duration, n int) error {
 	start := time.Now()
-	for id := 0; (n == 0 || id < n) && (d == 0 || time.Since(start) < d); {
+	for sent := 0; (n == 0 || sent < n) && (d == 0 || time.Since(start) < d); {
 		if !w.take(tapsInMessage) {
 			return nil // receiving has failed and says why
 		}
-		// A message must not change after Send; its taps are new, their
-		// contents are shared.
-		m := &tapsealv1.VerifyCryptogramsRequest{Taps: make([]*tapsealv1.Tap, tapsInMessage)}
+		// A message must not change after Send.
+		m := &tapsealv1.VerifyCryptogramsRequest{Taps: make([]*tapsealv1.Tap, 0, tapsInMessage)}
 		values := make([]tapsealv1.Tap, tapsInMessage)
-		for i := range m.Taps {
-			from := l.taps[id%len(l.taps)]
-			t := &values[i]
-			t.RequestId, t.Purpose, t.Pan, t.Psn = "b"+strconv.Itoa(id), from.Purpose, from.Pan, from.Psn
-			t.ChipData, t.TimeoutMs = from.ChipData, from.TimeoutMs
-			m.Taps[i] = t
-			id++
+		fields := make([]tapsealv1.Tap_Field55, tapsInMessage)
+		for i := range values {
+			if !l.taps.take(&values[i], &fields[i]) {
+				break // sooner than thought
+			}
+			m.Taps = append(m.Taps, &values[i])
+		}
+		sent += len(m.Taps)
+		if len(m.Taps) == 0 {
+			break
 		}
 		if err := s.Send(m); err != nil {
 			return err
 		}
+		w.give(tapsInMessage - len(m.Taps))
 	}
 	return s.CloseSend()
 }

@@ -2,12 +2,11 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
@@ -28,11 +27,13 @@ func (r *latencies) quantile(q float64) time.Duration {
 	return r.all[min(int(q*float64(len(r.all))), len(r.all)-1)]
 }
 
-func (l *load) one(ctx context.Context, id int64) error {
-	from := l.taps[int(id)%len(l.taps)]
-	t := &tapsealv1.Tap{
-		RequestId: "u" + strconv.FormatInt(id, 10), Purpose: from.Purpose, Pan: from.Pan, Psn: from.Psn,
-		ChipData: from.ChipData, TimeoutMs: from.TimeoutMs,
+// errSupply ends a run whose taps are all sent.
+var errSupply = errors.New("more taps were sent than made")
+
+func (l *load) one(ctx context.Context) error {
+	t := &tapsealv1.Tap{}
+	if !l.taps.take(t, &tapsealv1.Tap_Field55{}) {
+		return errSupply
 	}
 	a, err := l.client.VerifyCryptogram(ctx, &tapsealv1.VerifyCryptogramRequest{Tap: t})
 	if err != nil {
@@ -50,7 +51,6 @@ func (l *load) unary(ctx context.Context, callers int, d time.Duration) (*latenc
 		mu    sync.Mutex
 		all   []time.Duration
 		first error
-		id    atomic.Int64
 		wg    sync.WaitGroup
 	)
 	start := time.Now()
@@ -60,7 +60,10 @@ func (l *load) unary(ctx context.Context, callers int, d time.Duration) (*latenc
 			var err error
 			for time.Since(start) < d && err == nil {
 				t := time.Now()
-				err = l.one(ctx, id.Add(1))
+				if err = l.one(ctx); errors.Is(err, errSupply) {
+					err = nil
+					break
+				}
 				own = append(own, time.Since(t))
 			}
 			mu.Lock()
@@ -89,7 +92,7 @@ func (l *load) paced(ctx context.Context, rate float64, d time.Duration) (*laten
 			time.Sleep(wait)
 		}
 		wg.Go(func() {
-			if err := l.one(ctx, int64(i)); err != nil {
+			if err := l.one(ctx); err != nil {
 				errs <- err
 			}
 			all[i] = time.Since(due)
