@@ -110,6 +110,21 @@ const assignments = `assignments:
     limits: {caller_failures: 0, bin_failures: 0}
 `
 
+// Add makes one more daemon, with a journal and state of its own.
+func (c *Cluster) Add() *Daemon {
+	c.t.Helper()
+	d := c.newDaemon(len(c.Daemons))
+	c.Daemons = append(c.Daemons, d)
+	return d
+}
+
+// Of is the same cluster with some of its daemons only, for a load.
+func (c *Cluster) Of(daemons ...*Daemon) *Cluster {
+	some := *c
+	some.Daemons = daemons
+	return &some
+}
+
 func (c *Cluster) write(name string, data []byte) {
 	c.t.Helper()
 	if err := os.WriteFile(filepath.Join(c.Dir, name), data, 0o600); err != nil {

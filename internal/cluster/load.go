@@ -100,6 +100,11 @@ func mix(x uint64) uint64 {
 // run asks about all cryptograms of a wave at once, those with several
 // requests at several daemons, until all have their answers.
 func (l *Load) run(a *asker, wave []*Cryptogram, lane int, unary bool) {
+	l.ask(a, wave, lane, unary)
+	l.o.keep(wave)
+}
+
+func (l *Load) ask(a *asker, wave []*Cryptogram, lane int, unary bool) {
 	var requests []*Request
 	place := map[*Request]int{}
 	for i, c := range wave {
@@ -110,7 +115,35 @@ func (l *Load) run(a *asker, wave []*Cryptogram, lane int, unary bool) {
 	}
 	a.settle(context.Background(), requests, func(r *Request) int { return place[r] }, unary)
 	l.o.conclude(wave)
-	l.o.keep(wave)
+}
+
+// Duplicate asks n times about a cryptogram of its own, maxFold times in parallel
+// at all daemons, each time under another id. What it learns is checked and not
+// kept.
+func (c *Cluster) Duplicate(o *Oracle, first, n int) {
+	const lanes, size = 4, 64
+	l := &Load{c: c, o: o}
+	var next atomic.Int64
+	for lane := range lanes {
+		l.lanes.Go(func() {
+			a := newAsker(c.Daemons, o)
+			defer a.close()
+			for {
+				from := int(next.Add(size)) - size
+				if from >= n {
+					return
+				}
+				wave := make([]*Cryptogram, min(size, n-from))
+				for i := range wave {
+					at := from + i
+					x := Transaction{Token: first + at/tapsOfToken, ATC: uint16(1 + at%tapsOfToken)}
+					wave[i] = newCryptogram(x, fmt.Sprintf("d%d", at), maxFold)
+				}
+				l.ask(a, wave, lane, false)
+			}
+		})
+	}
+	l.lanes.Wait()
 }
 
 // Recheck asks every request that was accepted again, at every daemon: it must
