@@ -44,9 +44,9 @@ func (c *KeysListCmd) Run(std streams, file contextFile) error {
 		return err
 	}
 	return printMessage(std.out, all, c.JSON, func(w io.Writer) {
-		_, _ = fmt.Fprintln(w, "KEY SET\tVERSION\tSTATE\tID\tPROFILES")
+		_, _ = fmt.Fprintln(w, "KEY SET\tVERSION\tUSE\tSTATE\tID\tPROFILES")
 		for _, k := range all.GetKeys() {
-			_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%x\t%s\n", k.GetKeySet(), k.GetVersion(),
+			_, _ = fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%x\t%s\n", k.GetKeySet(), k.GetVersion(), k.GetUse(),
 				word(k.GetState().String(), "KEY_STATE_"), k.GetId(), strings.Join(k.GetProfiles(), " "))
 		}
 	})

@@ -139,7 +139,7 @@ func (a *administration) ListKeys(_ context.Context, m *tapsealv1.ListKeysReques
 }
 
 func protoKey(k hsm.NamedKey) *tapsealv1.Key {
-	out := &tapsealv1.Key{KeySet: k.Set, Version: k.Version, Id: k.ID[:], State: tapsealv1.KeyState(k.State)}
+	out := &tapsealv1.Key{KeySet: k.Set, Version: k.Version, Id: k.ID[:], State: tapsealv1.KeyState(k.State), Use: k.Use.String()}
 	for _, id := range k.Profiles {
 		if p, ok := cryptogram.LookupProfile(id); ok {
 			out.Profiles = append(out.Profiles, p.Name)

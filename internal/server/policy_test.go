@@ -259,12 +259,17 @@ func TestAdministration(t *testing.T) {
 	if err != nil || !st.GetReady() || st.GetHsm().GetConnections() == 0 || len(st.GetPolicyDigest()) != 32 {
 		t.Fatalf("status %v, %v", st, err)
 	}
-	list, err := operator.ListKeys(ctx, &tapsealv1.ListKeysRequest{PageSize: 1})
+	list, err := operator.ListKeys(ctx, &tapsealv1.ListKeysRequest{KeySet: "subjects"})
+	if err != nil || len(list.GetKeys()) != 1 || list.GetKeys()[0].GetUse() != "subject-hash" {
+		t.Fatalf("subject keys %v, %v", list, err)
+	}
+	list, err = operator.ListKeys(ctx, &tapsealv1.ListKeysRequest{PageSize: 1, KeySet: "test"})
 	if err != nil || len(list.GetKeys()) != 1 || list.GetKeys()[0].GetVersion() != 1 || list.GetNextPageToken() == "" {
 		t.Fatalf("keys %v, %v", list, err)
 	}
 	list, err = operator.ListKeys(ctx, &tapsealv1.ListKeysRequest{PageSize: 1, PageToken: list.GetNextPageToken(), KeySet: "test"})
-	if err != nil || len(list.GetKeys()) != 1 || list.GetKeys()[0].GetState() != tapsealv1.KeyState_KEY_STATE_SUSPENDED || list.GetNextPageToken() != "" {
+	if err != nil || len(list.GetKeys()) != 1 || list.GetKeys()[0].GetState() != tapsealv1.KeyState_KEY_STATE_SUSPENDED || list.GetNextPageToken() != "" ||
+		list.GetKeys()[0].GetUse() != "issuer-ac" {
 		t.Fatalf("second page %v, %v", list, err)
 	}
 	_, err = operator.ListKeys(ctx, &tapsealv1.ListKeysRequest{PageToken: "%"})

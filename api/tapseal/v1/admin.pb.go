@@ -2535,7 +2535,9 @@ type Key struct {
 	// Life-cycle state.
 	State KeyState `protobuf:"varint,4,opt,name=state,proto3,enum=tapseal.v1.KeyState" json:"state,omitempty"`
 	// Names of the profiles that the key may serve, for example "visa-cvn18".
-	Profiles      []string `protobuf:"bytes,5,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	Profiles []string `protobuf:"bytes,5,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// What the key is for: "issuer-ac" or "subject-hash".
+	Use           string `protobuf:"bytes,6,opt,name=use,proto3" json:"use,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2603,6 +2605,13 @@ func (x *Key) GetProfiles() []string {
 		return x.Profiles
 	}
 	return nil
+}
+
+func (x *Key) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
 }
 
 // RecycleWorkersRequest asks for new worker processes.
@@ -3015,13 +3024,14 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"_\n" +
 	"\x10ListKeysResponse\x12#\n" +
 	"\x04keys\x18\x01 \x03(\v2\x0f.tapseal.v1.KeyR\x04keys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x90\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa2\x01\n" +
 	"\x03Key\x12\x17\n" +
 	"\akey_set\x18\x01 \x01(\tR\x06keySet\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12*\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x14.tapseal.v1.KeyStateR\x05state\x12\x1a\n" +
-	"\bprofiles\x18\x05 \x03(\tR\bprofiles\"/\n" +
+	"\bprofiles\x18\x05 \x03(\tR\bprofiles\x12\x10\n" +
+	"\x03use\x18\x06 \x01(\tR\x03use\"/\n" +
 	"\x15RecycleWorkersRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x18\n" +
 	"\x16RecycleWorkersResponse\"\x80\x01\n" +
