@@ -32,7 +32,7 @@ func (d *Daemon) verify(t *testing.T, x Transaction, id string) *tapsealv1.Verif
 			return v
 		}
 	}
-	t.Fatalf("no answer in %v", patience)
+	t.Fatalf("%s gave no answer in %v:\n%s", d.Name, patience, d.process.said())
 	return nil
 }
 

@@ -121,7 +121,7 @@ func (l *Load) ask(a *asker, wave []*Cryptogram, lane int, unary bool) {
 // at all daemons, each time under another id. What it learns is checked and not
 // kept.
 func (c *Cluster) Duplicate(o *Oracle, first, n int) {
-	const lanes, size = 4, 64
+	const lanes, size = 2, 64 // more would only wait for the workers
 	l := &Load{c: c, o: o}
 	var next atomic.Int64
 	for lane := range lanes {

@@ -32,7 +32,7 @@ func TestPostgres(t *testing.T) {
 
 // duplicates sends each cryptogram eight times at once, over both daemons.
 func duplicates(t *testing.T, c *Cluster) {
-	n := size(1_000_000, 5_000, 500)
+	n := size(1_000_000, 2_500, 250)
 	o := NewOracle()
 	start := time.Now()
 	c.Duplicate(o, tokensOfDuplicates, n)
