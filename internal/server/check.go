@@ -82,7 +82,8 @@ func Check(ctx context.Context, path string) Report {
 		}
 	}
 	r.checkPolicy(cfg)
-	r.checkJournal(cfg.Journal.Dir)
+	r.checkDirectory("journal.dir", cfg.Journal.Dir)
+	r.checkState(ctx, cfg)
 	assignments, err := keys.LoadAssignments(cfg.Assignments)
 	if err != nil {
 		r.add(LevelError, "assignments", "%v", err)
@@ -256,18 +257,18 @@ func (r *Report) checkUsage(key string, c *x509.Certificate) {
 	}
 }
 
-// checkJournal looks whether the directory, or the one that it would be made
-// in, is there. Opening the journal would change it.
-func (r *Report) checkJournal(dir string) {
+// checkDirectory looks whether a directory, or the one that it would be made in,
+// is there. Opening the journal would change it.
+func (r *Report) checkDirectory(key, dir string) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		info, err = os.Stat(filepath.Dir(dir))
 	}
 	switch {
 	case err != nil:
-		r.add(LevelError, "journal.dir", "%v", err)
+		r.add(LevelError, key, "%v", err)
 	case !info.IsDir():
-		r.add(LevelError, "journal.dir", "is not a directory")
+		r.add(LevelError, key, "is not a directory")
 	}
 }
 
@@ -294,6 +295,9 @@ func (r *Report) checkWorkers(ctx context.Context, dir string, a *keys.Assignmen
 	}
 	if err := pool.Health(ctx); err != nil {
 		r.add(LevelError, "hsm.socket_dir", "the canary failed: %v", err)
+	}
+	if current, _ := pool.SubjectVersions(); current == 0 {
+		r.add(LevelError, "hsm.socket_dir", "%v", errNoSubjects)
 	}
 	if a != nil {
 		r.checkKeys(pool, a)

@@ -54,13 +54,16 @@ func syncDirectory(dir string) error {
 	return d.Sync()
 }
 
+// ErrInUse means that another process has the directory open.
+var ErrInUse = errors.New("it is in use by another process")
+
 func lockDirectory(dir string, fs vfs.FS) (*pebble.Lock, error) {
 	lock, err := pebble.LockDirectory(dir, fs)
 	switch {
 	case err == nil:
 		return lock, nil
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EACCES) && exists(dir), err.Error() == "lock held by current process":
-		return nil, errors.New("it is in use by another process")
+		return nil, ErrInUse
 	default:
 		return nil, fmt.Errorf("locking it: %w", clean(err))
 	}
