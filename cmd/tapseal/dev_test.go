@@ -256,7 +256,7 @@ func TestSupervisorComesBack(t *testing.T) {
 	}
 	tap := tapJSON(t, d.Context, "emv-ccd")
 	waitFor(t, "a verdict after the supervisor's end", 15*time.Second, func() bool {
-		r := tapseal(t, d.Context, tap, "verify", "-", "--json")
+		r := tapseal(t, d.Context, tap, "verify", "-", "--request-id", "again", "--json")
 		if r.status == statusInvalid {
 			t.Fatalf("the verdict changed: %s", r.stdout)
 		}
@@ -272,8 +272,8 @@ func TestWorkerKilled(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dev")
 	d := mustStart(t, dir)
 	defer mustStop(t, d)
-	tap := tapJSON(t, d.Context, "mastercard-cvn21")
 	for _, pid := range workers(t, dir) {
+		tap := tapJSON(t, d.Context, "mastercard-cvn21")
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -289,13 +289,17 @@ func TestEveryProfile(t *testing.T) {
 			tap := tapJSON(t, shared.Context, profile)
 			verify := append([]string{"verify", "-", "--json"}, decision...)
 			a := mustAnswer(t, tapseal(t, shared.Context, tap, verify...), 0)
-			if a.Verdict != "VALID" || a.Profile != profile || a.Freshness != "NOT_CHECKED" || len(a.Reasons) != 0 {
+			if a.Verdict != "VALID" || a.Profile != profile || a.Freshness != "FRESH" || len(a.Reasons) != 0 {
 				t.Errorf("answer %+v", a)
 			}
 			if !arpc.MatchString(a.ARPC) || a.IssuerAuthenticationData != a.ARPC+tail {
 				t.Errorf("response cryptogram %q, issuer authentication data %q", a.ARPC, a.IssuerAuthenticationData)
 			}
-			for _, tag := range []string{"9F26", "9F02", "9F36", "9F37", "95"} {
+			for i, tag := range []string{"9F26", "9F02", "9F36", "9F37", "95"} {
+				if i == 3 { // a good tap, or the limit on guesses would speak
+					tap = tapJSON(t, shared.Context, profile)
+					mustAnswer(t, tapseal(t, shared.Context, tap, verify...), 0)
+				}
 				bad, err := flip(tap, tag)
 				if err != nil {
 					t.Fatal(err)
