@@ -139,8 +139,7 @@ func AcceptState(ctx context.Context, cfg *config.Daemon, a Acceptance, log *slo
 		return nil, err
 	}
 	if !a.FloorsRaised {
-		rules.Generation++
-		rules.Raise, rules.FloorDate = a.Raise, bcdDate(a.FloorDate)
+		rules.Restored(a.Raise, bcdDate(a.FloorDate))
 	}
 	record := audit.Record{
 		Principal: localUser(), Action: audit.ActionAcceptState, Reason: a.Reason,
