@@ -85,7 +85,7 @@ type EventKind int32
 const (
 	// Not known.
 	EventKind_EVENT_KIND_UNSPECIFIED EventKind = 0
-	// A tap without a finding: a key was used.
+	// A VALID tap: a key was used. Beside it, reasons are what the policy let pass.
 	EventKind_EVENT_KIND_DECISION EventKind = 1
 	// A cryptogram that was accepted before, in another request.
 	EventKind_EVENT_KIND_REPLAY EventKind = 2
@@ -554,7 +554,7 @@ type Target_DeviceId struct {
 }
 
 type Target_BinRange struct {
-	// PANs: "476173", or "47617300-47617399"; 6 to 12 digits.
+	// PANs: "476173", or "47617300-47617399"; 6 to 11 digits.
 	BinRange string `protobuf:"bytes,3,opt,name=bin_range,json=binRange,proto3,oneof"`
 }
 
