@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +31,7 @@ type Daemon struct {
 	Config  string // path of the configuration
 
 	c       *Cluster
+	inside  []string // what its commands are run through; nil is nothing
 	process process
 	conn    *grpc.ClientConn
 	client  tapsealv1.CryptogramServiceClient
@@ -104,16 +107,22 @@ func (d *Daemon) migrate() {
 }
 
 func (d *Daemon) command(args ...string) *exec.Cmd {
-	return exec.Command(filepath.Join(d.c.o.Bin, "tapseald"), args...)
+	all := append(slices.Clone(d.inside), append([]string{filepath.Join(d.c.o.Bin, "tapseald")}, args...)...)
+	return exec.Command(all[0], all[1:]...)
 }
 
 // Run runs another command of tapseald and gives what it printed.
 func (d *Daemon) Run(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(d.c.o.Bin, "tapseald"), args...)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	cmd := d.command(args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	err := cmd.Wait()
+	return out.String(), err
 }
 
 // dial connects lazily, and tries again soon after a daemon was away.

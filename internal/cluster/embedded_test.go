@@ -1,10 +1,13 @@
 package cluster
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,10 +18,6 @@ import (
 
 // TestEmbedded is daemons with the embedded engine, each on its own.
 func TestEmbedded(t *testing.T) {
-	if os.Geteuid() != 0 {
-		inNamespace(t)
-		return
-	}
 	c := Start(t, Options{Bin: bin})
 	next := func(t *testing.T) *Daemon {
 		d := c.Add()
@@ -34,18 +33,6 @@ func TestEmbedded(t *testing.T) {
 	t.Run("disk is full", func(t *testing.T) { diskFull(t, c, next(t)) })
 	t.Run("read only", func(t *testing.T) { readOnly(t, next(t)) })
 	t.Run("no journal", func(t *testing.T) { noJournal(t, next(t)) })
-}
-
-// inNamespace runs the test again where it may mount.
-func inNamespace(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "unshare", "--map-root-user", "--mount", os.Args[0],
-		"-test.run=^"+t.Name()+"$", "-test.v", "-test.short="+map[bool]string{true: "true", false: "false"}[testing.Short()])
-	cmd.Env = append(os.Environ(), builtIn+"="+bin)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 // olderCopy puts a copy of the state directory back.
@@ -71,30 +58,69 @@ func olderCopy(t *testing.T, d *Daemon) {
 	older(t, []*Daemon{d}, tokensOfSingles, d.Stop, save, restore)
 }
 
-// small mounts a file system of few MiB as the daemon's state directory.
-func small(t *testing.T, d *Daemon) {
+// A disk is a file system of few MiB that a daemon has as its state directory, in
+// a mount namespace of its own: that takes no privilege.
+type disk struct {
+	t   *testing.T
+	dir string
+	pid int
+}
+
+const mountAndStay = `mount -t tmpfs -o size=64m,mode=0700 tmpfs "$1" && echo ready && exec sleep infinity`
+
+func newDisk(t *testing.T, d *Daemon) *disk {
 	t.Helper()
-	if err := syscall.Mount("tmpfs", d.State(), "tmpfs", 0, "size=64m,mode=0700"); err != nil {
+	holder := exec.CommandContext(context.Background(), "unshare", "--map-root-user", "--mount", "sh", "-c", mountAndStay, "sh", d.State())
+	holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		d.Stop()
-		if err := syscall.Unmount(d.State(), syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
+		_ = holder.Process.Kill()
+		_ = holder.Wait()
 	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("mounting: %v", err)
+	}
+	disk := &disk{t: t, dir: d.State(), pid: holder.Process.Pid}
+	d.inside = disk.enter()
+	return disk
+}
+
+// enter is what a command is run through to see the disk.
+func (d *disk) enter() []string {
+	return []string{"nsenter", "--target", strconv.Itoa(d.pid), "--user", "--mount", "--preserve-credentials"}
+}
+
+// remount changes the options.
+func (d *disk) remount(options string) {
+	d.t.Helper()
+	args := append(d.enter(), "mount", "-o", "remount,bind,"+options, d.dir)
+	if out, err := exec.CommandContext(d.t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+		d.t.Fatalf("mounting again: %v: %s", err, out)
+	}
+}
+
+// path is a file on the disk, seen from outside.
+func (d *disk) path(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(d.pid), "root", d.dir, name)
 }
 
 // diskFull fills the disk under load. There may be no answer then, but none that
 // is wrong; with room again the daemon goes on with everything it acknowledged.
 func diskFull(t *testing.T, c *Cluster, d *Daemon) {
-	small(t, d)
+	disk := newDisk(t, d)
 	d.Begin()
 	d.Await()
 	o := NewOracle()
 	load := c.Of(d).StartLoad(o, LoadOptions{Lanes: 4, Wave: 16, Pause: 5 * time.Millisecond, First: tokensOfDuplicates})
 	eventually(t, "taps are accepted", func() bool { return o.Counts().Valid > 200 })
-	filler := filepath.Join(d.State(), "filler")
+	filler := disk.path("filler")
 	fill(t, filler)
 	eventually(t, "the daemon ends, and its next start too", func() bool { return d.process.timesStarted() > 2 })
 	full := o.Counts()
@@ -128,20 +154,16 @@ func fill(t *testing.T, path string) {
 
 // readOnly: a state that cannot be written is none.
 func readOnly(t *testing.T, d *Daemon) {
-	small(t, d)
+	disk := newDisk(t, d)
 	d.Begin()
 	x := Transaction{Token: tokensOfSingles + 10, ATC: 1}
 	d.mustAccept(t, x, "first")
 	d.Stop()
-	if err := syscall.Mount("", d.State(), "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
+	disk.remount("ro")
 	if out, err := d.Run("serve", "--config", d.Config); err == nil || !strings.Contains(out, "state.dir") {
 		t.Errorf("on a read-only state: %v: %s", err, out)
 	}
-	if err := syscall.Mount("", d.State(), "", syscall.MS_REMOUNT, ""); err != nil {
-		t.Fatal(err)
-	}
+	disk.remount("rw")
 	d.Begin()
 	d.mustAccept(t, x, "first")
 	d.mustRefuse(t, x, "second", tapsealv1.Reason_REASON_CRYPTOGRAM_REPLAYED)

@@ -30,7 +30,7 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// builtIn is set where the tests were started again by themselves.
+// builtIn names a directory that has the programs already.
 const builtIn = "TAPSEAL_CLUSTER_BIN"
 
 // size is how much a test does: in the long form (TAPSEAL_LONG=1), in CI, and
