@@ -37,7 +37,9 @@ func TestPolicyOfAnAssignment(t *testing.T) {
 		},
 		{
 			"limits", "    limits: {token_failures: 0, backoff_sec: 1, caller_failures: 2, bin_failures: 3, period_sec: 4}\n",
-			func(p *state.Policy) { p.Limits = state.Limits{BackoffSec: 1, CallerFailures: 2, BINFailures: 3, PeriodSec: 4} },
+			func(p *state.Policy) {
+				p.Limits = state.Limits{BackoffSec: 1, CallerFailures: 2, BINFailures: 3, PeriodSec: 4}
+			},
 		},
 		{
 			"velocity", "    velocity: {window_sec: 60, count: 5, amount: 10000, currency: \"978\", on_exceed: accept}\n",

@@ -16,8 +16,8 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/cryptogram"
 	"github.com/tapseal/tapseal/hsm"
-	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/authz"
+	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/verdict"
 )
 

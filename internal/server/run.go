@@ -28,6 +28,7 @@ import (
 	"github.com/tapseal/tapseal/internal/authz"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/observability"
+	"github.com/tapseal/tapseal/internal/state"
 	"github.com/tapseal/tapseal/internal/state/store"
 	"github.com/tapseal/tapseal/internal/verdict"
 	"github.com/tapseal/tapseal/keys"
@@ -345,6 +346,8 @@ func (d *daemon) run(ctx context.Context) error {
 	case err := <-d.store.Failed():
 		// Nobody knows what the medium holds: a new process looks.
 		cause = fmt.Errorf("remembering tokens: %w", err)
+	case <-d.state.broken:
+		cause = fmt.Errorf("remembering tokens: %w", state.ErrBroken)
 	}
 	stopWatching()
 	return errors.Join(cause, d.stop(cause != nil))

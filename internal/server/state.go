@@ -24,6 +24,9 @@ var errOlderState = errors.New("the state is older than the journal: was a backu
 type engineDoor struct {
 	state.Engine
 	database *secrets.Database // nil: none, or the password is in a file
+	// broken is closed when the medium has failed, also while no call returns;
+	// nil for a database, which is asked again.
+	broken <-chan struct{}
 }
 
 // Close closes the engine, then its credentials.
@@ -42,7 +45,7 @@ func openState(ctx context.Context, c *config.State, instance [16]byte, vault *s
 		if err != nil {
 			return nil, configError("state.dir", err)
 		}
-		return &engineDoor{Engine: e}, nil
+		return &engineDoor{Engine: e, broken: e.Failed()}, nil
 	}
 	o, database, err := databaseOptions(ctx, &c.Postgres, instance, vault, log)
 	if err != nil {

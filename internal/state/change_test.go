@@ -30,7 +30,10 @@ func TestFloors(t *testing.T) {
 		steps  []step
 	}{
 		"known": {accepted(t, 990, 1000), []step{
-			{tap(1001, f), under}, {tap(1100, f, later), under}, {tap(995, f), under}, {tap(990, request(7), f), under},
+			{tap(1001, f), under},
+			{tap(1100, f, later), under},
+			{tap(995, f), under},
+			{tap(990, request(7), f), under},
 			{tap(1100, f, mode(state.Observe)), under},
 			{tap(1000, f), want{state.Accept, state.Repeated, true, nil}},
 			{tap(1100, f), under},
@@ -38,26 +41,36 @@ func TestFloors(t *testing.T) {
 			{tap(1100, f), under},
 			{tap(1050, f, purpose(state.Advice)), want{state.Accept, state.CannotTell, false, nil}},
 			{tap(1050, f, ofType(state.TypeTC)), want{state.Accept, state.CannotTell, false, nil}},
-			{tap(1105, f), fresh}, {tap(1103, f), want{state.Accept, state.Late, false, nil}},
+			{tap(1105, f), fresh},
+			{tap(1103, f), want{state.Accept, state.Late, false, nil}},
 		}},
 		"known, no raise": {accepted(t, 990, 1000), []step{
 			{tap(995, floor(state.Floor{Generation: 1})), under}, {tap(1001, floor(state.Floor{Generation: 1})), fresh},
 		}},
 		"unknown": {&state.Record{}, []step{
-			{tap(500, f), under}, {tap(500, f, earlier), under}, {tap(500, f, undated), under},
+			{tap(500, f), under},
+			{tap(500, f, earlier), under},
+			{tap(500, f, undated), under},
 			{tap(500, f, later), fresh},
-			{tap(499, f), under}, {tap(499, f, later), want{state.Accept, state.Late, false, nil}},
+			{tap(499, f), under},
+			{tap(499, f, later), want{state.Accept, state.Late, false, nil}},
 			{tap(501, f, earlier), under},
 		}},
 		"failures only": {&state.Record{Status: state.Noted}, []step{{tap(500, f), under}, {tap(500, f, later), fresh}}},
 		"registered":    {&state.Record{Status: state.Active}, []step{{tap(500, f), under}, {tap(500, f, later), fresh}, {tap(499, f), under}}},
 		"made known by an advice": {&state.Record{}, []step{
 			{tap(500, f, ofType(state.TypeTC)), want{state.Accept, state.CannotTell, false, nil}},
-			{tap(500, f), under}, {tap(500, f, later), fresh},
+			{tap(500, f), under},
+			{tap(500, f, later), fresh},
 		}},
 		"reissued": {&state.Record{Status: state.Active, Floor: 10}, []step{
-			{tap(10, f, later), under}, {tap(110, f, later), under}, {tap(500, f), under},
-			{tap(500, f, later), fresh}, {tap(499, f), under}, {tap(499, f, later), under}, {tap(501, f), fresh},
+			{tap(10, f, later), under},
+			{tap(110, f, later), under},
+			{tap(500, f), under},
+			{tap(500, f, later), fresh},
+			{tap(499, f), under},
+			{tap(499, f, later), under},
+			{tap(501, f), fresh},
 		}},
 		"a newer generation than ours": {&state.Record{Status: state.Active, Generation: 2, ARQC: state.Window{Highest: 5, Seen: 1}}, []step{
 			{tap(105, f), under}, {tap(106, f), fresh},
@@ -215,10 +228,15 @@ func TestRules(t *testing.T) {
 		version uint32
 		want    state.Stop
 	}{
-		{bin.First, "x", 1, state.StopBIN}, {bin.Last, "x", 1, state.StopBIN},
-		{bin.First - 1, "x", 1, 0}, {bin.Last + 1, "x", 1, 0},
-		{1, "demo", 2, state.StopKey}, {1, "demo", 1, 0}, {1, "demo2", 2, 0},
-		{1, "all", 7, state.StopKey}, {bin.First, "all", 0, state.StopKey | state.StopBIN},
+		{bin.First, "x", 1, state.StopBIN},
+		{bin.Last, "x", 1, state.StopBIN},
+		{bin.First - 1, "x", 1, 0},
+		{bin.Last + 1, "x", 1, 0},
+		{1, "demo", 2, state.StopKey},
+		{1, "demo", 1, 0},
+		{1, "demo2", 2, 0},
+		{1, "all", 7, state.StopKey},
+		{bin.First, "all", 0, state.StopKey | state.StopBIN},
 	} {
 		if got := again.StopsFor(c.pan, c.set, c.version); got != c.want {
 			t.Errorf("%+v: %d", c, got)
@@ -237,8 +255,13 @@ func TestRules(t *testing.T) {
 func TestRulesRefused(t *testing.T) {
 	t.Parallel()
 	for _, s := range []state.StandingStop{
-		{}, {Kind: "device"}, {Kind: state.StopsBIN}, {Kind: state.StopsBIN, First: 2, Last: 1}, {Kind: state.StopsKey},
-		{Kind: state.StopsBIN, Last: math.MaxUint64, KeySet: "x"}, {Kind: state.StopsKey, KeySet: "x", First: 1, Last: 2},
+		{},
+		{Kind: "device"},
+		{Kind: state.StopsBIN},
+		{Kind: state.StopsBIN, First: 2, Last: 1},
+		{Kind: state.StopsKey},
+		{Kind: state.StopsBIN, Last: math.MaxUint64, KeySet: "x"},
+		{Kind: state.StopsKey, KeySet: "x", First: 1, Last: 2},
 	} {
 		if err := new(state.Rules).Add(s); !errors.Is(err, state.ErrBadStop) {
 			t.Errorf("%+v: %v", s, err)
@@ -272,8 +295,15 @@ func TestParseDigits(t *testing.T) {
 		v  uint16
 		ok bool
 	}{
-		{"978", 3, 0x0978, true}, {"5411", 4, 0x5411, true}, {"0000", 4, 0, true}, {"", 0, 0, true},
-		{"97", 3, 0, false}, {"9780", 3, 0, false}, {"97A", 3, 0, false}, {"97:", 3, 0, false}, {"12345", 5, 0, false},
+		{"978", 3, 0x0978, true},
+		{"5411", 4, 0x5411, true},
+		{"0000", 4, 0, true},
+		{"", 0, 0, true},
+		{"97", 3, 0, false},
+		{"9780", 3, 0, false},
+		{"97A", 3, 0, false},
+		{"97:", 3, 0, false},
+		{"12345", 5, 0, false},
 	} {
 		if v, ok := state.ParseDigits(c.s, c.n); v != c.v || ok != c.ok {
 			t.Errorf("%q, %d: %x %v", c.s, c.n, v, ok)

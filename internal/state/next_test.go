@@ -253,7 +253,8 @@ func TestRestrictions(t *testing.T) {
 		"device": {
 			state.Restriction{Device: phone},
 			place(func(p *state.Place) { p.Device = phone }),
-			[]option{place(func(p *state.Place) { p.Device = shop })}, state.DeviceMismatch,
+			[]option{place(func(p *state.Place) { p.Device = shop })},
+			state.DeviceMismatch,
 		},
 		"channel": {
 			state.Restriction{Channels: 1<<state.ATM | 1<<state.Transit},
@@ -262,32 +263,38 @@ func TestRestrictions(t *testing.T) {
 				place(func(p *state.Place) { p.Channel = state.Ecommerce }),
 				place(func(p *state.Place) { p.Channel = 200 }),
 				place(func(p *state.Place) { p.Channel = 11 }), // 3 more than eight bits
-			}, state.ChannelRestricted,
+			},
+			state.ChannelRestricted,
 		},
 		"merchant": {
 			state.Restriction{Merchants: []state.NameHash{{}, shop}},
 			place(func(p *state.Place) { p.Merchant = shop }),
-			[]option{place(func(p *state.Place) { p.Merchant = phone })}, state.MerchantRestricted,
+			[]option{place(func(p *state.Place) { p.Merchant = phone })},
+			state.MerchantRestricted,
 		},
 		"category": {
 			state.Restriction{Categories: []uint16{0, 0x4111}},
 			place(func(p *state.Place) { p.Category = 0x4111 }),
-			[]option{place(func(p *state.Place) { p.Category = 0x5411 })}, state.MerchantRestricted,
+			[]option{place(func(p *state.Place) { p.Category = 0x5411 })},
+			state.MerchantRestricted,
 		},
 		"terminal": {
 			state.Restriction{Terminals: []uint8{0, 0x22}},
 			place(func(p *state.Place) { p.Terminal = 0x22 }),
-			[]option{place(func(p *state.Place) { p.Terminal = 0x14 })}, state.MerchantRestricted,
+			[]option{place(func(p *state.Place) { p.Terminal = 0x14 })},
+			state.MerchantRestricted,
 		},
 		"currency": {
 			state.Restriction{Currencies: []uint16{0x0978}},
 			func(*state.Event) {},
-			[]option{func(e *state.Event) { e.Currency = 0x0840 }}, state.CurrencyRestricted,
+			[]option{func(e *state.Event) { e.Currency = 0x0840 }},
+			state.CurrencyRestricted,
 		},
 		"amount": {
 			state.Restriction{AmountCap: 1000},
 			func(*state.Event) {},
-			[]option{func(e *state.Event) { e.Amount = 1001 }}, state.AmountOverCap,
+			[]option{func(e *state.Event) { e.Amount = 1001 }},
+			state.AmountOverCap,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
