@@ -31,18 +31,6 @@ type tap struct {
 	Field55 string `json:"field55"`
 }
 
-func (t tap) message() (*tapsealv1.Tap, error) {
-	field55, err := hex.DecodeString(t.Field55)
-	if err != nil {
-		return nil, errors.New("field 55 is not hexadecimal")
-	}
-	psn := t.PSN
-	return &tapsealv1.Tap{
-		Purpose: tapsealv1.Purpose_PURPOSE_AUTHORISE, Pan: t.PAN, Psn: &psn,
-		ChipData: &tapsealv1.Tap_Field55{Field55: field55}, TimeoutMs: 10_000,
-	}, nil
-}
-
 // makeTaps lets phones make transactions, as anybody would.
 func makeTaps() ([]tap, error) {
 	raw, err := hex.DecodeString(issuerKey)

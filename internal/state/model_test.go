@@ -86,7 +86,6 @@ type history struct {
 
 	taken    map[int]int // ATC: accepts that were not repeats, ever
 	saved    []byte      // an older state
-	savedTop int         // highest ATC accepted when it was saved
 	top      int
 	restored bool
 }

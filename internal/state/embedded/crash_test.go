@@ -169,7 +169,7 @@ func TestChildCommits(t *testing.T) {
 	say := func(what string, g, n int) {
 		mu.Lock()
 		defer mu.Unlock()
-		_, _ = os.Stdout.WriteString(fmt.Sprintf("%s %d %d\n", what, g, n)) // one write: no half lines
+		_, _ = fmt.Fprintf(os.Stdout, "%s %d %d\n", what, g, n) // one write: no half lines
 	}
 	var group sync.WaitGroup
 	for g := range killCallers {

@@ -102,7 +102,7 @@ func (c *committer) stageSweep(r *request) (err error) {
 		r.batch = nil
 		return batch.Close()
 	}
-	c.cursor = append(last, 0)
+	c.cursor = append(bytes.Clone(last), 0)
 	return r.batch.DeleteRange(lower, c.cursor, nil)
 }
 

@@ -181,7 +181,6 @@ func TestMovedWhileRead(t *testing.T) {
 			t.Errorf("%+v, %v", op.Outcome, op.Err)
 		}
 	}
-	op = tap(4, 1, 0)
 	b := &state.Batch{Rows: []state.Row{{Key: subject(1, 4).Key, Next: state.Tombstone().Append(nil)}}}
 	if err := model.Commit(context.Background(), b); err != nil {
 		t.Fatal(err)
