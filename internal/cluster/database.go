@@ -61,6 +61,7 @@ func StartDatabase(t testing.TB, standby bool, settings ...string) *Database {
 	}
 	if standby {
 		d.Standby = d.Primary.Standby(true)
+		d.Standby.Set("wal_retrieve_retry_interval = 500ms") // see docs/state.md
 	}
 	return d
 }

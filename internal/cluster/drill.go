@@ -41,7 +41,7 @@ func Drill(t testing.TB, o DrillOptions) bool {
 	d.db = StartDatabase(t, true)
 	d.cluster = Start(t, Options{Bin: o.Bin, Daemons: 3, Database: d.db})
 	d.say("three daemons serve")
-	load := d.cluster.StartLoad(d.oracle, LoadOptions{Lanes: 4, Wave: 32, Pause: 50 * time.Millisecond})
+	load := d.cluster.StartLoad(d.oracle, LoadOptions{Lanes: 4, Wave: 32, Pause: 120 * time.Millisecond})
 	d.calm("load")
 	for _, f := range d.plan() {
 		d.fault(f.name, f.do)
