@@ -79,6 +79,8 @@ func writeStatus(w io.Writer, s *tapsealv1.GetStatusResponse) {
 	line("policy", "%x, since %s", s.GetPolicyDigest(), s.GetPolicyLoadedAt().AsTime().Format(time.RFC3339))
 	line("certificate", "until %s", s.GetCertificateExpiresAt().AsTime().Format(time.RFC3339))
 	line("journal", "record %d, %s", s.GetJournal().GetLastSequence(), map[bool]string{true: "writable", false: "NOT writable"}[s.GetJournal().GetWritable()])
+	st := s.GetState()
+	line("state", "%s, %s, generation %d, %d stops", st.GetEngine(), map[bool]string{true: "answers", false: "does NOT answer: " + st.GetProblem()}[st.GetReachable()], st.GetGeneration(), st.GetStops())
 	line("taps in flight", "%d", s.GetTapsInFlight())
 	h := s.GetHsm()
 	line("hsm", "%d connections, logins %s", h.GetConnections(), word(h.GetLogin().String(), "LOGIN_STATE_"))

@@ -31,6 +31,7 @@ type commandLine struct {
 	Verify      VerifyCmd      `cmd:"" help:"Verify a tap, and make the issuer's response cryptogram."`
 	Conformance ConformanceCmd `cmd:"" help:"Run known-answer vectors through a worker and a token."`
 	Token       TokenCmd       `cmd:"" help:"Stop, resume, restrict and look at tokens, devices, BIN ranges and keys."`
+	Backup      BackupCmd      `cmd:"" help:"Copy the embedded state of tokens while it is in use."`
 	Events      EventsCmd      `cmd:"" help:"Follow what the service decides and what is done to it."`
 	Journal     JournalCmd     `cmd:"" help:"Read the journal of decisions."`
 	Status      StatusCmd      `cmd:"" help:"Show how the service and its HSM workers are."`

@@ -43,6 +43,7 @@ var allMethods = []string{
 	"tapseal.v1.AdminService/Restrict",
 	"tapseal.v1.AdminService/ResetWindow",
 	"tapseal.v1.AdminService/ListStops",
+	"tapseal.v1.AdminService/BackupState",
 	"tapseal.v1.AdminService/WatchEvents",
 	"grpc.health.v1.Health/Check",
 	"grpc.health.v1.Health/List",

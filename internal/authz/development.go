@@ -86,6 +86,7 @@ grants:
       - tapseal.v1.AdminService/Suspend
       - tapseal.v1.AdminService/Resume
       - tapseal.v1.AdminService/Restrict
+      - tapseal.v1.AdminService/BackupState
       - tapseal.v1.AdminService/WatchEvents
       - http/metrics
       - grpc.health.v1.Health/Check

@@ -345,7 +345,7 @@ func TestChange(t *testing.T) {
 		t.Error(c.String(), c.Summary())
 	}
 	c = difference(nil, base)
-	if !c.Changed() || len(c.Lines) != 23 || !strings.HasSuffix(c.Summary(), ": the first") || !strings.Contains(c.String(), "principal tokens added: workload, roles caller") {
+	if !c.Changed() || len(c.Lines) != 24 || !strings.HasSuffix(c.Summary(), ": the first") || !strings.Contains(c.String(), "principal tokens added: workload, roles caller") {
 		t.Error(len(c.Lines), c.String(), c.Summary())
 	}
 	c = difference(base, mustParse(t, strings.Replace(written, "streams: 4", "streams: 5", 1)))

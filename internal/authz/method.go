@@ -26,6 +26,7 @@ const (
 	MethodRestrict
 	MethodResetWindow
 	MethodListStops
+	MethodBackupState
 	MethodWatchEvents
 	MethodHealthCheck
 	MethodHealthList
@@ -105,6 +106,10 @@ var methodTable = [methodCount]Method{
 	},
 	MethodListStops: {
 		Name: "tapseal.v1.AdminService/ListStops", Roles: keepers | 1<<RoleAuditor, Persons: true, Workloads: true,
+	},
+	// A copy of what is known of all tokens, for a timer as well.
+	MethodBackupState: {
+		Name: "tapseal.v1.AdminService/BackupState", Roles: 1 << RoleOperator, Persons: true, Workloads: true,
 	},
 	// What each role sees of the events is up to the service.
 	MethodWatchEvents: {

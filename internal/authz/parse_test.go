@@ -45,6 +45,7 @@ closed:
   - tapseal.v1.AdminService/Restrict
   - tapseal.v1.AdminService/ResetWindow
   - tapseal.v1.AdminService/ListStops
+  - tapseal.v1.AdminService/BackupState
   - tapseal.v1.AdminService/WatchEvents
   - grpc.health.v1.Health/Check
   - grpc.health.v1.Health/List
@@ -168,9 +169,9 @@ func TestParseRefuses(t *testing.T) {
 		{"taps without key sets", "key_sets: [visa]\n", "key_sets: none\n", "line 20: grants[0].methods[0]: tapseal.v1.CryptogramService/VerifyCryptogram goes by key set"},
 		{"taps with an empty list", "key_sets: [visa]\n", "key_sets: []\n", "line 20: grants[0].methods[0]: tapseal.v1.CryptogramService/VerifyCryptogram goes by key set"},
 		{"status by key set", "key_sets: none", `key_sets: "*"`, "line 23: grants[1].methods[0]: tapseal.v1.AdminService/GetStatus does not go by key set"},
-		{"closed and granted", "  - http/metrics\n", "  - http/metrics\n  - tapseal.v1.AdminService/GetStatus\n", "line 44: closed[19]: tapseal.v1.AdminService/GetStatus is granted to operator"},
-		{"closed twice", "  - http/metrics\n", "  - http/metrics\n  - http/metrics\n", "line 44: closed[19]: http/metrics is listed twice"},
-		{"closed and unknown", "  - http/metrics\n", "  - http/metrics\n  - http/pprof\n", `line 44: closed[19]: unknown method "http/pprof"`},
+		{"closed and granted", "  - http/metrics\n", "  - http/metrics\n  - tapseal.v1.AdminService/GetStatus\n", "line 45: closed[20]: tapseal.v1.AdminService/GetStatus is granted to operator"},
+		{"closed twice", "  - http/metrics\n", "  - http/metrics\n  - http/metrics\n", "line 45: closed[20]: http/metrics is listed twice"},
+		{"closed and unknown", "  - http/metrics\n", "  - http/metrics\n  - http/pprof\n", `line 45: closed[20]: unknown method "http/pprof"`},
 		{"anchor", "roles: [operator]", "roles: &r [operator]", "line 16: anchors and aliases are not for a policy"},
 		{"alias", "roles: [operator]", "roles: &r [operator]\n  - {name: bob, kind: person, identities: [x:b], roles: *r}", "anchors and aliases"},
 		{"merge", "roles: [operator]", "roles: [operator]\n  - {<<: {kind: person}, name: bob, identities: [x:b], roles: [auditor]}", "line 17: merge keys are not for a policy"},

@@ -23,7 +23,7 @@ func mayBeGranted(method, role string) bool {
 		return role == "operator" || role == "auditor"
 	case strings.HasSuffix(method, "/ListKeys"):
 		return role != "caller" && role != "custodian"
-	case strings.HasSuffix(method, "/RecycleWorkers"):
+	case strings.HasSuffix(method, "/RecycleWorkers"), strings.HasSuffix(method, "/BackupState"):
 		return role == "operator"
 	case strings.HasSuffix(method, "/ReloadPolicy"), strings.HasSuffix(method, "/Delete"), strings.HasSuffix(method, "/ResetWindow"):
 		return role == "security-officer"

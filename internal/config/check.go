@@ -83,6 +83,8 @@ func (d *Daemon) checkState(add func(key, problem string)) {
 	switch {
 	case d.State.Dir == "" && !p.Used():
 		add("state.dir", "is required, or state.postgres.connection")
+	case d.State.Backups != "" && p.Used():
+		add("state.backup_dir", "does not go together with state.postgres, which is backed up by its own means")
 	case d.State.Dir != "" && p.Used():
 		add("state.dir", "does not go together with state.postgres")
 	}

@@ -114,8 +114,9 @@ type HSM struct {
 // State says where tokens are remembered: in a directory, by this daemon alone,
 // or in a PostgreSQL database that many daemons share.
 type State struct {
-	Dir      string   `yaml:"dir,omitempty"`       // directory of the embedded engine
-	CacheMiB int      `yaml:"cache_mib,omitempty"` // memory for the embedded engine's blocks
+	Dir      string   `yaml:"dir,omitempty"`        // directory of the embedded engine
+	CacheMiB int      `yaml:"cache_mib,omitempty"`  // memory for the embedded engine's blocks
+	Backups  string   `yaml:"backup_dir,omitempty"` // directory in which backups of the embedded engine are made
 	Postgres Postgres `yaml:"postgres,omitempty"`
 }
 
@@ -177,7 +178,7 @@ func (d *Daemon) paths() []*string {
 		&d.TLS.Certificate, &d.TLS.Key, &d.TLS.ClientCA, &d.TLS.CRL,
 		&d.TLS.Vault.CAFile, &d.TLS.Vault.WrappedSecretID, &d.TLS.Vault.TokenFile,
 		&d.Admin.ClientCA, &d.Admin.CRL, &d.Metrics.ClientCA, &d.Metrics.CRL,
-		&d.Policy, &d.Assignments, &d.HSM.SocketDir, &d.Journal.Dir, &d.State.Dir, &d.State.Postgres.PasswordFile,
+		&d.Policy, &d.Assignments, &d.HSM.SocketDir, &d.Journal.Dir, &d.State.Dir, &d.State.Backups, &d.State.Postgres.PasswordFile,
 	}
 }
 

@@ -38,6 +38,8 @@ type administration struct {
 	version string
 	started time.Time
 	ends    func() time.Time
+	state   *engineDoor
+	backups string       // directory; empty is none
 	watches atomic.Int32 // events that are followed now
 }
 
@@ -50,6 +52,7 @@ func (a *administration) GetStatus(ctx context.Context, _ *tapsealv1.GetStatusRe
 		Journal:              &tapsealv1.JournalStatus{LastSequence: a.e.journal.Stats().LastSequence, Writable: !a.e.journalFailing()},
 		CertificateExpiresAt: timestamppb.New(a.ends()),
 		TapsInFlight:         uint32(a.e.gate.inFlight()), //nolint:gosec // bounded by the configuration
+		State:                a.stateStatus(),
 	}
 	digest := a.keeper.live.Policy().Digest()
 	out.PolicyDigest = digest[:]
@@ -66,6 +69,8 @@ func (a *administration) notReady(s *tapsealv1.GetStatusResponse) string {
 		return "no HSM worker is connected"
 	case !s.GetJournal().GetWritable():
 		return errJournal.Error()
+	case !s.GetState().GetReachable():
+		return errState.Error()
 	}
 	return ""
 }

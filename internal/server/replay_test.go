@@ -371,3 +371,43 @@ func (r *rig) acceptOlderState(t *testing.T, cfg *config.Daemon) {
 		t.Errorf("the acceptance is recorded as %v", outcomes)
 	}
 }
+
+// TestBackup copies the state while taps come, and starts from the copy.
+func TestBackup(t *testing.T) {
+	r := newRig(t, "visa", replaying(""), func(r *rig) {
+		r.cfg.State.Backups = r.path("backups")
+		if err := os.Mkdir(r.cfg.State.Backups, 0o700); err != nil {
+			r.tb.Fatal(err)
+		}
+	})
+	c := newCardholder(t, r, testPAN)
+	r.ask(t, c.tap("a", 10), valid, fresh)
+	operator := r.admin(t, "operator")
+	ctx := context.Background()
+	for _, name := range []string{"", "../up", "Upper", strings.Repeat("x", 65)} {
+		_, err := operator.BackupState(ctx, &tapsealv1.BackupStateRequest{Name: name, Reason: "test"})
+		wantInvalidArgument(t, err, "name")
+	}
+	out, err := operator.BackupState(ctx, &tapsealv1.BackupStateRequest{Name: "monday", Reason: "test"})
+	if err != nil || out.GetPath() != filepath.Join(r.cfg.State.Backups, "monday") || out.GetSequence() == 0 {
+		t.Fatalf("%v, %v", out, err)
+	}
+	if _, err = operator.BackupState(ctx, &tapsealv1.BackupStateRequest{Name: "monday", Reason: "test"}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a second one of the name: %v", err)
+	}
+	if st, err := operator.GetStatus(ctx, &tapsealv1.GetStatusRequest{}); err != nil || !st.GetState().GetReachable() || st.GetState().GetEngine() != "embedded" {
+		t.Errorf("status: %v, %v", st.GetState(), err)
+	}
+	if err := r.end(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(r.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(out.GetPath(), r.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	r.startDaemon() // nothing came after the copy: it is not older than the journal
+	r.dial()
+	r.ask(t, c.tap("a", 10), valid, repeated)
+}

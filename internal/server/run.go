@@ -185,6 +185,7 @@ func (d *daemon) openDoors(ctx context.Context, metrics *observability.Metrics) 
 		d.admin = d.newGRPC(door.credentials(d.live, sideConnections, d.refusals))
 		tapsealv1.RegisterAdminServiceServer(d.admin, &administration{
 			e: d.engine, keeper: d.keeper, sockets: d.cfg.HSM.SocketDir, version: d.deps.Version, started: d.started, ends: data.ends,
+			state: d.state, backups: d.cfg.State.Backups,
 		})
 	}
 	if err := d.live.Require(d.methods()); err != nil {

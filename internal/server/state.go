@@ -15,6 +15,12 @@ import (
 	"github.com/tapseal/tapseal/internal/state/postgres"
 )
 
+// Kinds of engines.
+const (
+	engineEmbedded = "embedded"
+	enginePostgres = "postgres"
+)
+
 // errOlderState is why a daemon does not start on a state that the journal is
 // ahead of: it would accept again what it has accepted before.
 var errOlderState = errors.New("the state is older than the journal: was a backup restored, or lost a standby what was acknowledged? " +
@@ -27,6 +33,9 @@ type engineDoor struct {
 	// broken is closed when the medium has failed, also while no call returns;
 	// nil for a database, which is asked again.
 	broken <-chan struct{}
+
+	kind   string                                      // of engine
+	backup func(ctx context.Context, dir string) error // nil: it has its own means
 }
 
 // Close closes the engine, then its credentials.
@@ -45,13 +54,13 @@ func openState(ctx context.Context, c *config.State, instance [16]byte, vault *s
 		if err != nil {
 			return nil, configError("state.dir", err)
 		}
-		return &engineDoor{Engine: e, broken: e.Failed()}, nil
+		return &engineDoor{Engine: e, broken: e.Failed(), kind: engineEmbedded, backup: e.Backup}, nil
 	}
 	o, database, err := databaseOptions(ctx, &c.Postgres, instance, vault, log)
 	if err != nil {
 		return nil, err
 	}
-	d := &engineDoor{database: database}
+	d := &engineDoor{database: database, kind: enginePostgres}
 	if d.Engine, err = postgres.Open(ctx, o); err != nil {
 		if database != nil {
 			database.Close()

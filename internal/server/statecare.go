@@ -51,7 +51,7 @@ type stateBench struct {
 
 // openBench opens journal and state, which fails while the daemon runs.
 func openBench(ctx context.Context, cfg *config.Daemon, log *slog.Logger) (_ *stateBench, err error) {
-	b := &stateBench{dir: cfg.Journal.Dir, kind: "embedded"}
+	b := &stateBench{dir: cfg.Journal.Dir, kind: engineEmbedded}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -61,7 +61,7 @@ func openBench(ctx context.Context, cfg *config.Daemon, log *slog.Logger) (_ *st
 		return nil, fmt.Errorf("journal.dir: %w (hint: stop the daemon first)", err)
 	}
 	if cfg.State.Postgres.Used() {
-		b.kind = "postgres"
+		b.kind = enginePostgres
 	}
 	if cfg.State.Postgres.Vault {
 		if b.certificates, err = openCertificates(ctx, cfg, log); err != nil {

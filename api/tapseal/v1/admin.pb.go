@@ -1662,6 +1662,117 @@ func (x *StandingStop) GetState() *TokenState {
 	return nil
 }
 
+// BackupStateRequest asks for a copy.
+type BackupStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the copy, a directory that does not exist yet: 1 to 64 lower-case
+	// letters, digits and hyphens. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why, for the journal: 1 to 200 printable ASCII characters. Required.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStateRequest) Reset() {
+	*x = BackupStateRequest{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStateRequest) ProtoMessage() {}
+
+func (x *BackupStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStateRequest.ProtoReflect.Descriptor instead.
+func (*BackupStateRequest) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *BackupStateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackupStateRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// BackupStateResponse says where the copy is.
+type BackupStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path on the service's machine.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Number of the last commit that is certainly in it.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupStateResponse) Reset() {
+	*x = BackupStateResponse{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupStateResponse) ProtoMessage() {}
+
+func (x *BackupStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupStateResponse.ProtoReflect.Descriptor instead.
+func (*BackupStateResponse) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *BackupStateResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *BackupStateResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 // WatchEventsRequest begins to follow.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1680,7 +1791,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[21]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1803,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[21]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1816,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchEventsRequest) GetAfterSequence() uint64 {
@@ -1749,7 +1860,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[22]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1872,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[22]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1885,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchEventsResponse) GetEvents() []*Event {
@@ -1836,7 +1947,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[23]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1959,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[23]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1972,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetSequence() uint64 {
@@ -1992,7 +2103,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[24]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2115,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[24]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2128,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 // GetStatusResponse is the status at one moment.
@@ -2043,14 +2154,16 @@ type GetStatusResponse struct {
 	// When the service's own certificate ends, UTC.
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=certificate_expires_at,json=certificateExpiresAt,proto3" json:"certificate_expires_at,omitempty"`
 	// Taps in the service's hands now, of all callers.
-	TapsInFlight  uint32 `protobuf:"varint,10,opt,name=taps_in_flight,json=tapsInFlight,proto3" json:"taps_in_flight,omitempty"`
+	TapsInFlight uint32 `protobuf:"varint,10,opt,name=taps_in_flight,json=tapsInFlight,proto3" json:"taps_in_flight,omitempty"`
+	// The memory of tokens.
+	State         *StateStatus `protobuf:"bytes,11,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[25]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2175,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[25]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2188,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -2148,6 +2261,95 @@ func (x *GetStatusResponse) GetTapsInFlight() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetState() *StateStatus {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// StateStatus says how the memory of tokens is.
+type StateStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "embedded" or "postgres".
+	Engine string `protobuf:"bytes,1,opt,name=engine,proto3" json:"engine,omitempty"`
+	// Whether it answers.
+	Reachable bool `protobuf:"varint,2,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	// Why not, in one sentence; empty if it does.
+	Problem string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	// How often an older state was accepted, with raised floors.
+	Generation uint32 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// BIN ranges and keys that are stopped.
+	Stops         uint32 `protobuf:"varint,5,opt,name=stops,proto3" json:"stops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateStatus) Reset() {
+	*x = StateStatus{}
+	mi := &file_tapseal_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateStatus) ProtoMessage() {}
+
+func (x *StateStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_tapseal_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateStatus.ProtoReflect.Descriptor instead.
+func (*StateStatus) Descriptor() ([]byte, []int) {
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *StateStatus) GetEngine() string {
+	if x != nil {
+		return x.Engine
+	}
+	return ""
+}
+
+func (x *StateStatus) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+func (x *StateStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *StateStatus) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *StateStatus) GetStops() uint32 {
+	if x != nil {
+		return x.Stops
+	}
+	return 0
+}
+
 // HsmStatus says how the workers are.
 type HsmStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2166,7 +2368,7 @@ type HsmStatus struct {
 
 func (x *HsmStatus) Reset() {
 	*x = HsmStatus{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[26]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2380,7 @@ func (x *HsmStatus) String() string {
 func (*HsmStatus) ProtoMessage() {}
 
 func (x *HsmStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[26]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2393,7 @@ func (x *HsmStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HsmStatus.ProtoReflect.Descriptor instead.
 func (*HsmStatus) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HsmStatus) GetConnections() uint32 {
@@ -2251,7 +2453,7 @@ type WorkerStatus struct {
 
 func (x *WorkerStatus) Reset() {
 	*x = WorkerStatus{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[27]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2465,7 @@ func (x *WorkerStatus) String() string {
 func (*WorkerStatus) ProtoMessage() {}
 
 func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[27]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2478,7 @@ func (x *WorkerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerStatus.ProtoReflect.Descriptor instead.
 func (*WorkerStatus) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WorkerStatus) GetSlot() uint32 {
@@ -2362,7 +2564,7 @@ type JournalStatus struct {
 
 func (x *JournalStatus) Reset() {
 	*x = JournalStatus{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[28]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +2576,7 @@ func (x *JournalStatus) String() string {
 func (*JournalStatus) ProtoMessage() {}
 
 func (x *JournalStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[28]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +2589,7 @@ func (x *JournalStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalStatus.ProtoReflect.Descriptor instead.
 func (*JournalStatus) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *JournalStatus) GetLastSequence() uint64 {
@@ -2419,7 +2621,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[29]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2633,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[29]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2646,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListKeysRequest) GetKeySet() string {
@@ -2481,7 +2683,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[30]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2695,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[30]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2708,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -2544,7 +2746,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[31]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2758,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[31]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2771,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Key) GetKeySet() string {
@@ -2625,7 +2827,7 @@ type RecycleWorkersRequest struct {
 
 func (x *RecycleWorkersRequest) Reset() {
 	*x = RecycleWorkersRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[32]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +2839,7 @@ func (x *RecycleWorkersRequest) String() string {
 func (*RecycleWorkersRequest) ProtoMessage() {}
 
 func (x *RecycleWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[32]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +2852,7 @@ func (x *RecycleWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleWorkersRequest.ProtoReflect.Descriptor instead.
 func (*RecycleWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RecycleWorkersRequest) GetReason() string {
@@ -2669,7 +2871,7 @@ type RecycleWorkersResponse struct {
 
 func (x *RecycleWorkersResponse) Reset() {
 	*x = RecycleWorkersResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[33]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2883,7 @@ func (x *RecycleWorkersResponse) String() string {
 func (*RecycleWorkersResponse) ProtoMessage() {}
 
 func (x *RecycleWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[33]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2896,7 @@ func (x *RecycleWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecycleWorkersResponse.ProtoReflect.Descriptor instead.
 func (*RecycleWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 // ReloadPolicyRequest asks for the policy file to be read again. The file's
@@ -2715,7 +2917,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[34]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2929,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[34]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2942,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReloadPolicyRequest) GetDryRun() bool {
@@ -2787,7 +2989,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_tapseal_v1_admin_proto_msgTypes[35]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3001,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tapseal_v1_admin_proto_msgTypes[35]
+	mi := &file_tapseal_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3014,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_tapseal_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReloadPolicyResponse) GetApplied() bool {
@@ -2950,7 +3152,13 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\x05stops\x18\x01 \x03(\v2\x18.tapseal.v1.StandingStopR\x05stops\"h\n" +
 	"\fStandingStop\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.tapseal.v1.TargetR\x06target\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.tapseal.v1.TokenStateR\x05state\"\xa0\x01\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.tapseal.v1.TokenStateR\x05state\"@\n" +
+	"\x12BackupStateRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"E\n" +
+	"\x13BackupStateResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa0\x01\n" +
 	"\x12WatchEventsRequest\x12%\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x04R\rafterSequence\x12+\n" +
 	"\x05kinds\x18\x02 \x03(\x0e2\x15.tapseal.v1.EventKindR\x05kinds\x12\x19\n" +
@@ -2981,7 +3189,7 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\tprincipal\x18\x0f \x01(\tR\tprincipal\x12\x18\n" +
 	"\asubject\x18\x10 \x01(\tR\asubject\x12\x10\n" +
 	"\x03why\x18\x11 \x01(\tR\x03why\"\x12\n" +
-	"\x10GetStatusRequest\"\xe9\x03\n" +
+	"\x10GetStatusRequest\"\x98\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2994,7 +3202,16 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\ajournal\x18\b \x01(\v2\x19.tapseal.v1.JournalStatusR\ajournal\x12P\n" +
 	"\x16certificate_expires_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\x12$\n" +
 	"\x0etaps_in_flight\x18\n" +
-	" \x01(\rR\ftapsInFlight\"\xa3\x01\n" +
+	" \x01(\rR\ftapsInFlight\x12-\n" +
+	"\x05state\x18\v \x01(\v2\x17.tapseal.v1.StateStatusR\x05state\"\x93\x01\n" +
+	"\vStateStatus\x12\x16\n" +
+	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x1c\n" +
+	"\treachable\x18\x02 \x01(\bR\treachable\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\rR\n" +
+	"generation\x12\x14\n" +
+	"\x05stops\x18\x05 \x01(\rR\x05stops\"\xa3\x01\n" +
 	"\tHsmStatus\x12 \n" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x12,\n" +
 	"\x05login\x18\x02 \x01(\x0e2\x16.tapseal.v1.LoginStateR\x05login\x12\x12\n" +
@@ -3080,7 +3297,7 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\x13KEY_STATE_SUSPENDED\x10\x03\x12\x19\n" +
 	"\x15KEY_STATE_DEACTIVATED\x10\x04\x12\x19\n" +
 	"\x15KEY_STATE_COMPROMISED\x10\x05\x12\x17\n" +
-	"\x13KEY_STATE_DESTROYED\x10\x062\xff\x06\n" +
+	"\x13KEY_STATE_DESTROYED\x10\x062\xcf\a\n" +
 	"\fAdminService\x12H\n" +
 	"\tGetStatus\x12\x1c.tapseal.v1.GetStatusRequest\x1a\x1d.tapseal.v1.GetStatusResponse\x12E\n" +
 	"\bListKeys\x12\x1b.tapseal.v1.ListKeysRequest\x1a\x1c.tapseal.v1.ListKeysResponse\x12W\n" +
@@ -3092,7 +3309,8 @@ const file_tapseal_v1_admin_proto_rawDesc = "" +
 	"\x06Delete\x12\x19.tapseal.v1.DeleteRequest\x1a\x1a.tapseal.v1.DeleteResponse\x12E\n" +
 	"\bRestrict\x12\x1b.tapseal.v1.RestrictRequest\x1a\x1c.tapseal.v1.RestrictResponse\x12N\n" +
 	"\vResetWindow\x12\x1e.tapseal.v1.ResetWindowRequest\x1a\x1f.tapseal.v1.ResetWindowResponse\x12H\n" +
-	"\tListStops\x12\x1c.tapseal.v1.ListStopsRequest\x1a\x1d.tapseal.v1.ListStopsResponse\x12P\n" +
+	"\tListStops\x12\x1c.tapseal.v1.ListStopsRequest\x1a\x1d.tapseal.v1.ListStopsResponse\x12N\n" +
+	"\vBackupState\x12\x1e.tapseal.v1.BackupStateRequest\x1a\x1f.tapseal.v1.BackupStateResponse\x12P\n" +
 	"\vWatchEvents\x12\x1e.tapseal.v1.WatchEventsRequest\x1a\x1f.tapseal.v1.WatchEventsResponse0\x01B5Z3github.com/tapseal/tapseal/api/tapseal/v1;tapsealv1b\x06proto3"
 
 var (
@@ -3108,7 +3326,7 @@ func file_tapseal_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_tapseal_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tapseal_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_tapseal_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_tapseal_v1_admin_proto_goTypes = []any{
 	(TokenStatus)(0),               // 0: tapseal.v1.TokenStatus
 	(EventKind)(0),                 // 1: tapseal.v1.EventKind
@@ -3136,34 +3354,37 @@ var file_tapseal_v1_admin_proto_goTypes = []any{
 	(*ListStopsRequest)(nil),       // 23: tapseal.v1.ListStopsRequest
 	(*ListStopsResponse)(nil),      // 24: tapseal.v1.ListStopsResponse
 	(*StandingStop)(nil),           // 25: tapseal.v1.StandingStop
-	(*WatchEventsRequest)(nil),     // 26: tapseal.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),    // 27: tapseal.v1.WatchEventsResponse
-	(*Event)(nil),                  // 28: tapseal.v1.Event
-	(*GetStatusRequest)(nil),       // 29: tapseal.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 30: tapseal.v1.GetStatusResponse
-	(*HsmStatus)(nil),              // 31: tapseal.v1.HsmStatus
-	(*WorkerStatus)(nil),           // 32: tapseal.v1.WorkerStatus
-	(*JournalStatus)(nil),          // 33: tapseal.v1.JournalStatus
-	(*ListKeysRequest)(nil),        // 34: tapseal.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 35: tapseal.v1.ListKeysResponse
-	(*Key)(nil),                    // 36: tapseal.v1.Key
-	(*RecycleWorkersRequest)(nil),  // 37: tapseal.v1.RecycleWorkersRequest
-	(*RecycleWorkersResponse)(nil), // 38: tapseal.v1.RecycleWorkersResponse
-	(*ReloadPolicyRequest)(nil),    // 39: tapseal.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),   // 40: tapseal.v1.ReloadPolicyResponse
-	(*timestamppb.Timestamp)(nil),  // 41: google.protobuf.Timestamp
-	(Channel)(0),                   // 42: tapseal.v1.Channel
-	(Verdict)(0),                   // 43: tapseal.v1.Verdict
-	(Reason)(0),                    // 44: tapseal.v1.Reason
-	(Freshness)(0),                 // 45: tapseal.v1.Freshness
+	(*BackupStateRequest)(nil),     // 26: tapseal.v1.BackupStateRequest
+	(*BackupStateResponse)(nil),    // 27: tapseal.v1.BackupStateResponse
+	(*WatchEventsRequest)(nil),     // 28: tapseal.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),    // 29: tapseal.v1.WatchEventsResponse
+	(*Event)(nil),                  // 30: tapseal.v1.Event
+	(*GetStatusRequest)(nil),       // 31: tapseal.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 32: tapseal.v1.GetStatusResponse
+	(*StateStatus)(nil),            // 33: tapseal.v1.StateStatus
+	(*HsmStatus)(nil),              // 34: tapseal.v1.HsmStatus
+	(*WorkerStatus)(nil),           // 35: tapseal.v1.WorkerStatus
+	(*JournalStatus)(nil),          // 36: tapseal.v1.JournalStatus
+	(*ListKeysRequest)(nil),        // 37: tapseal.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 38: tapseal.v1.ListKeysResponse
+	(*Key)(nil),                    // 39: tapseal.v1.Key
+	(*RecycleWorkersRequest)(nil),  // 40: tapseal.v1.RecycleWorkersRequest
+	(*RecycleWorkersResponse)(nil), // 41: tapseal.v1.RecycleWorkersResponse
+	(*ReloadPolicyRequest)(nil),    // 42: tapseal.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),   // 43: tapseal.v1.ReloadPolicyResponse
+	(*timestamppb.Timestamp)(nil),  // 44: google.protobuf.Timestamp
+	(Channel)(0),                   // 45: tapseal.v1.Channel
+	(Verdict)(0),                   // 46: tapseal.v1.Verdict
+	(Reason)(0),                    // 47: tapseal.v1.Reason
+	(Freshness)(0),                 // 48: tapseal.v1.Freshness
 }
 var file_tapseal_v1_admin_proto_depIdxs = []int32{
 	5,  // 0: tapseal.v1.Target.token:type_name -> tapseal.v1.TokenName
 	6,  // 1: tapseal.v1.Target.key:type_name -> tapseal.v1.KeyName
 	0,  // 2: tapseal.v1.TokenState.status:type_name -> tapseal.v1.TokenStatus
-	41, // 3: tapseal.v1.TokenState.changed_at:type_name -> google.protobuf.Timestamp
+	44, // 3: tapseal.v1.TokenState.changed_at:type_name -> google.protobuf.Timestamp
 	9,  // 4: tapseal.v1.TokenState.restriction:type_name -> tapseal.v1.Restriction
-	42, // 5: tapseal.v1.Restriction.channels:type_name -> tapseal.v1.Channel
+	45, // 5: tapseal.v1.Restriction.channels:type_name -> tapseal.v1.Channel
 	7,  // 6: tapseal.v1.ShowRequest.target:type_name -> tapseal.v1.Target
 	8,  // 7: tapseal.v1.ShowResponse.state:type_name -> tapseal.v1.TokenState
 	7,  // 8: tapseal.v1.SuspendRequest.target:type_name -> tapseal.v1.Target
@@ -3183,53 +3404,56 @@ var file_tapseal_v1_admin_proto_depIdxs = []int32{
 	7,  // 22: tapseal.v1.StandingStop.target:type_name -> tapseal.v1.Target
 	8,  // 23: tapseal.v1.StandingStop.state:type_name -> tapseal.v1.TokenState
 	1,  // 24: tapseal.v1.WatchEventsRequest.kinds:type_name -> tapseal.v1.EventKind
-	28, // 25: tapseal.v1.WatchEventsResponse.events:type_name -> tapseal.v1.Event
-	41, // 26: tapseal.v1.Event.time:type_name -> google.protobuf.Timestamp
+	30, // 25: tapseal.v1.WatchEventsResponse.events:type_name -> tapseal.v1.Event
+	44, // 26: tapseal.v1.Event.time:type_name -> google.protobuf.Timestamp
 	1,  // 27: tapseal.v1.Event.kind:type_name -> tapseal.v1.EventKind
-	43, // 28: tapseal.v1.Event.verdict:type_name -> tapseal.v1.Verdict
-	44, // 29: tapseal.v1.Event.reasons:type_name -> tapseal.v1.Reason
-	45, // 30: tapseal.v1.Event.freshness:type_name -> tapseal.v1.Freshness
+	46, // 28: tapseal.v1.Event.verdict:type_name -> tapseal.v1.Verdict
+	47, // 29: tapseal.v1.Event.reasons:type_name -> tapseal.v1.Reason
+	48, // 30: tapseal.v1.Event.freshness:type_name -> tapseal.v1.Freshness
 	6,  // 31: tapseal.v1.Event.key:type_name -> tapseal.v1.KeyName
-	41, // 32: tapseal.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	41, // 33: tapseal.v1.GetStatusResponse.policy_loaded_at:type_name -> google.protobuf.Timestamp
-	31, // 34: tapseal.v1.GetStatusResponse.hsm:type_name -> tapseal.v1.HsmStatus
-	33, // 35: tapseal.v1.GetStatusResponse.journal:type_name -> tapseal.v1.JournalStatus
-	41, // 36: tapseal.v1.GetStatusResponse.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	2,  // 37: tapseal.v1.HsmStatus.login:type_name -> tapseal.v1.LoginState
-	32, // 38: tapseal.v1.HsmStatus.workers:type_name -> tapseal.v1.WorkerStatus
-	3,  // 39: tapseal.v1.WorkerStatus.state:type_name -> tapseal.v1.WorkerState
-	41, // 40: tapseal.v1.WorkerStatus.last_error_at:type_name -> google.protobuf.Timestamp
-	36, // 41: tapseal.v1.ListKeysResponse.keys:type_name -> tapseal.v1.Key
-	4,  // 42: tapseal.v1.Key.state:type_name -> tapseal.v1.KeyState
-	29, // 43: tapseal.v1.AdminService.GetStatus:input_type -> tapseal.v1.GetStatusRequest
-	34, // 44: tapseal.v1.AdminService.ListKeys:input_type -> tapseal.v1.ListKeysRequest
-	37, // 45: tapseal.v1.AdminService.RecycleWorkers:input_type -> tapseal.v1.RecycleWorkersRequest
-	39, // 46: tapseal.v1.AdminService.ReloadPolicy:input_type -> tapseal.v1.ReloadPolicyRequest
-	10, // 47: tapseal.v1.AdminService.Show:input_type -> tapseal.v1.ShowRequest
-	12, // 48: tapseal.v1.AdminService.Suspend:input_type -> tapseal.v1.SuspendRequest
-	14, // 49: tapseal.v1.AdminService.Resume:input_type -> tapseal.v1.ResumeRequest
-	16, // 50: tapseal.v1.AdminService.Delete:input_type -> tapseal.v1.DeleteRequest
-	18, // 51: tapseal.v1.AdminService.Restrict:input_type -> tapseal.v1.RestrictRequest
-	20, // 52: tapseal.v1.AdminService.ResetWindow:input_type -> tapseal.v1.ResetWindowRequest
-	23, // 53: tapseal.v1.AdminService.ListStops:input_type -> tapseal.v1.ListStopsRequest
-	26, // 54: tapseal.v1.AdminService.WatchEvents:input_type -> tapseal.v1.WatchEventsRequest
-	30, // 55: tapseal.v1.AdminService.GetStatus:output_type -> tapseal.v1.GetStatusResponse
-	35, // 56: tapseal.v1.AdminService.ListKeys:output_type -> tapseal.v1.ListKeysResponse
-	38, // 57: tapseal.v1.AdminService.RecycleWorkers:output_type -> tapseal.v1.RecycleWorkersResponse
-	40, // 58: tapseal.v1.AdminService.ReloadPolicy:output_type -> tapseal.v1.ReloadPolicyResponse
-	11, // 59: tapseal.v1.AdminService.Show:output_type -> tapseal.v1.ShowResponse
-	13, // 60: tapseal.v1.AdminService.Suspend:output_type -> tapseal.v1.SuspendResponse
-	15, // 61: tapseal.v1.AdminService.Resume:output_type -> tapseal.v1.ResumeResponse
-	17, // 62: tapseal.v1.AdminService.Delete:output_type -> tapseal.v1.DeleteResponse
-	19, // 63: tapseal.v1.AdminService.Restrict:output_type -> tapseal.v1.RestrictResponse
-	21, // 64: tapseal.v1.AdminService.ResetWindow:output_type -> tapseal.v1.ResetWindowResponse
-	24, // 65: tapseal.v1.AdminService.ListStops:output_type -> tapseal.v1.ListStopsResponse
-	27, // 66: tapseal.v1.AdminService.WatchEvents:output_type -> tapseal.v1.WatchEventsResponse
-	55, // [55:67] is the sub-list for method output_type
-	43, // [43:55] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	44, // 32: tapseal.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	44, // 33: tapseal.v1.GetStatusResponse.policy_loaded_at:type_name -> google.protobuf.Timestamp
+	34, // 34: tapseal.v1.GetStatusResponse.hsm:type_name -> tapseal.v1.HsmStatus
+	36, // 35: tapseal.v1.GetStatusResponse.journal:type_name -> tapseal.v1.JournalStatus
+	44, // 36: tapseal.v1.GetStatusResponse.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	33, // 37: tapseal.v1.GetStatusResponse.state:type_name -> tapseal.v1.StateStatus
+	2,  // 38: tapseal.v1.HsmStatus.login:type_name -> tapseal.v1.LoginState
+	35, // 39: tapseal.v1.HsmStatus.workers:type_name -> tapseal.v1.WorkerStatus
+	3,  // 40: tapseal.v1.WorkerStatus.state:type_name -> tapseal.v1.WorkerState
+	44, // 41: tapseal.v1.WorkerStatus.last_error_at:type_name -> google.protobuf.Timestamp
+	39, // 42: tapseal.v1.ListKeysResponse.keys:type_name -> tapseal.v1.Key
+	4,  // 43: tapseal.v1.Key.state:type_name -> tapseal.v1.KeyState
+	31, // 44: tapseal.v1.AdminService.GetStatus:input_type -> tapseal.v1.GetStatusRequest
+	37, // 45: tapseal.v1.AdminService.ListKeys:input_type -> tapseal.v1.ListKeysRequest
+	40, // 46: tapseal.v1.AdminService.RecycleWorkers:input_type -> tapseal.v1.RecycleWorkersRequest
+	42, // 47: tapseal.v1.AdminService.ReloadPolicy:input_type -> tapseal.v1.ReloadPolicyRequest
+	10, // 48: tapseal.v1.AdminService.Show:input_type -> tapseal.v1.ShowRequest
+	12, // 49: tapseal.v1.AdminService.Suspend:input_type -> tapseal.v1.SuspendRequest
+	14, // 50: tapseal.v1.AdminService.Resume:input_type -> tapseal.v1.ResumeRequest
+	16, // 51: tapseal.v1.AdminService.Delete:input_type -> tapseal.v1.DeleteRequest
+	18, // 52: tapseal.v1.AdminService.Restrict:input_type -> tapseal.v1.RestrictRequest
+	20, // 53: tapseal.v1.AdminService.ResetWindow:input_type -> tapseal.v1.ResetWindowRequest
+	23, // 54: tapseal.v1.AdminService.ListStops:input_type -> tapseal.v1.ListStopsRequest
+	26, // 55: tapseal.v1.AdminService.BackupState:input_type -> tapseal.v1.BackupStateRequest
+	28, // 56: tapseal.v1.AdminService.WatchEvents:input_type -> tapseal.v1.WatchEventsRequest
+	32, // 57: tapseal.v1.AdminService.GetStatus:output_type -> tapseal.v1.GetStatusResponse
+	38, // 58: tapseal.v1.AdminService.ListKeys:output_type -> tapseal.v1.ListKeysResponse
+	41, // 59: tapseal.v1.AdminService.RecycleWorkers:output_type -> tapseal.v1.RecycleWorkersResponse
+	43, // 60: tapseal.v1.AdminService.ReloadPolicy:output_type -> tapseal.v1.ReloadPolicyResponse
+	11, // 61: tapseal.v1.AdminService.Show:output_type -> tapseal.v1.ShowResponse
+	13, // 62: tapseal.v1.AdminService.Suspend:output_type -> tapseal.v1.SuspendResponse
+	15, // 63: tapseal.v1.AdminService.Resume:output_type -> tapseal.v1.ResumeResponse
+	17, // 64: tapseal.v1.AdminService.Delete:output_type -> tapseal.v1.DeleteResponse
+	19, // 65: tapseal.v1.AdminService.Restrict:output_type -> tapseal.v1.RestrictResponse
+	21, // 66: tapseal.v1.AdminService.ResetWindow:output_type -> tapseal.v1.ResetWindowResponse
+	24, // 67: tapseal.v1.AdminService.ListStops:output_type -> tapseal.v1.ListStopsResponse
+	27, // 68: tapseal.v1.AdminService.BackupState:output_type -> tapseal.v1.BackupStateResponse
+	29, // 69: tapseal.v1.AdminService.WatchEvents:output_type -> tapseal.v1.WatchEventsResponse
+	57, // [57:70] is the sub-list for method output_type
+	44, // [44:57] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_tapseal_v1_admin_proto_init() }
@@ -3249,14 +3473,14 @@ func file_tapseal_v1_admin_proto_init() {
 	file_tapseal_v1_admin_proto_msgTypes[11].OneofWrappers = []any{}
 	file_tapseal_v1_admin_proto_msgTypes[13].OneofWrappers = []any{}
 	file_tapseal_v1_admin_proto_msgTypes[15].OneofWrappers = []any{}
-	file_tapseal_v1_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_tapseal_v1_admin_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tapseal_v1_admin_proto_rawDesc), len(file_tapseal_v1_admin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	AdminService_Restrict_FullMethodName       = "/tapseal.v1.AdminService/Restrict"
 	AdminService_ResetWindow_FullMethodName    = "/tapseal.v1.AdminService/ResetWindow"
 	AdminService_ListStops_FullMethodName      = "/tapseal.v1.AdminService/ListStops"
+	AdminService_BackupState_FullMethodName    = "/tapseal.v1.AdminService/BackupState"
 	AdminService_WatchEvents_FullMethodName    = "/tapseal.v1.AdminService/WatchEvents"
 )
 
@@ -70,6 +71,9 @@ type AdminServiceClient interface {
 	ResetWindow(ctx context.Context, in *ResetWindowRequest, opts ...grpc.CallOption) (*ResetWindowResponse, error)
 	// ListStops lists the BIN ranges and keys that are stopped.
 	ListStops(ctx context.Context, in *ListStopsRequest, opts ...grpc.CallOption) (*ListStopsResponse, error)
+	// BackupState copies the embedded state, while it is in use, into the directory
+	// that the configuration has for that. An act. A database has its own means.
+	BackupState(ctx context.Context, in *BackupStateRequest, opts ...grpc.CallOption) (*BackupStateResponse, error)
 	// WatchEvents follows what this instance records, from any point of its journal
 	// on. What a principal sees depends on its roles: a caller its own taps, an
 	// operator everything but taps without a finding, security officers and
@@ -195,6 +199,16 @@ func (c *adminServiceClient) ListStops(ctx context.Context, in *ListStopsRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) BackupState(ctx context.Context, in *BackupStateRequest, opts ...grpc.CallOption) (*BackupStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackupStateResponse)
+	err := c.cc.Invoke(ctx, AdminService_BackupState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_WatchEvents_FullMethodName, cOpts...)
@@ -251,6 +265,9 @@ type AdminServiceServer interface {
 	ResetWindow(context.Context, *ResetWindowRequest) (*ResetWindowResponse, error)
 	// ListStops lists the BIN ranges and keys that are stopped.
 	ListStops(context.Context, *ListStopsRequest) (*ListStopsResponse, error)
+	// BackupState copies the embedded state, while it is in use, into the directory
+	// that the configuration has for that. An act. A database has its own means.
+	BackupState(context.Context, *BackupStateRequest) (*BackupStateResponse, error)
 	// WatchEvents follows what this instance records, from any point of its journal
 	// on. What a principal sees depends on its roles: a caller its own taps, an
 	// operator everything but taps without a finding, security officers and
@@ -298,6 +315,9 @@ func (UnimplementedAdminServiceServer) ResetWindow(context.Context, *ResetWindow
 }
 func (UnimplementedAdminServiceServer) ListStops(context.Context, *ListStopsRequest) (*ListStopsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListStops not implemented")
+}
+func (UnimplementedAdminServiceServer) BackupState(context.Context, *BackupStateRequest) (*BackupStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BackupState not implemented")
 }
 func (UnimplementedAdminServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
@@ -521,6 +541,24 @@ func _AdminService_ListStops_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_BackupState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackupStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).BackupState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_BackupState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).BackupState(ctx, req.(*BackupStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchEventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -582,6 +620,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListStops",
 			Handler:    _AdminService_ListStops_Handler,
+		},
+		{
+			MethodName: "BackupState",
+			Handler:    _AdminService_BackupState_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
