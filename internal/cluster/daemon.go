@@ -44,7 +44,7 @@ func (c *Cluster) newDaemon(i int) *Daemon {
 	}
 	d.Dir = filepath.Join(c.Dir, d.Name)
 	d.Config = filepath.Join(d.Dir, "tapseald.yaml")
-	for _, dir := range []string{d.Dir, d.Journal(), d.State()} {
+	for _, dir := range []string{d.Dir, d.Journal(), d.State(), d.Backups()} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			c.t.Fatal(err)
 		}
@@ -66,6 +66,9 @@ func (d *Daemon) Journal() string { return filepath.Join(d.Dir, "journal") }
 // State is the directory of the embedded engine.
 func (d *Daemon) State() string { return filepath.Join(d.Dir, "state") }
 
+// Backups is where the embedded engine is copied to.
+func (d *Daemon) Backups() string { return filepath.Join(d.Dir, "backups") }
+
 // writeConfig writes a configuration for a user of the database.
 func (d *Daemon) writeConfig(path, user string) {
 	d.c.t.Helper()
@@ -84,7 +87,7 @@ func (d *Daemon) writeConfig(path, user string) {
 	if db := d.c.o.Database; db != nil {
 		cfg.State.Postgres = db.config(user)
 	} else {
-		cfg.State.Dir = d.State()
+		cfg.State.Dir, cfg.State.Backups = d.State(), d.Backups()
 	}
 	cfg.Complete()
 	data, err := cfg.Marshal()

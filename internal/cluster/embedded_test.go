@@ -35,14 +35,16 @@ func TestEmbedded(t *testing.T) {
 	t.Run("no journal", func(t *testing.T) { noJournal(t, next(t)) })
 }
 
-// olderCopy puts a copy of the state directory back.
+// olderCopy puts a copy of the state back.
 func olderCopy(t *testing.T, d *Daemon) {
 	d.Begin()
-	copied := filepath.Join(t.TempDir(), "copy")
+	var copied string
 	save := func() {
-		if err := os.CopyFS(copied, os.DirFS(d.State())); err != nil {
+		out, err := d.Administration("operator").BackupState(t.Context(), &tapsealv1.BackupStateRequest{Name: "last-night", Reason: "every night"})
+		if err != nil {
 			t.Fatal(err)
 		}
+		copied = out.GetPath()
 	}
 	restore := func() {
 		if err := os.RemoveAll(d.State()); err != nil {

@@ -8,7 +8,7 @@ import (
 	tapsealv1 "github.com/tapseal/tapseal/api/tapseal/v1"
 )
 
-// older saves the state, goes on, and puts the saved one back. Daemons refuse
+// older saves the state while it is in use, goes on, and puts the saved one back. Daemons refuse
 // to start on it until an operator accepts it with raised floors: under them
 // nothing is accepted, above them everything goes on.
 func older(t *testing.T, daemons []*Daemon, token int, stop, save, restore func()) {
@@ -17,8 +17,8 @@ func older(t *testing.T, daemons []*Daemon, token int, stop, save, restore func(
 	for i, d := range daemons {
 		d.mustAccept(t, at(0, uint16(10+i)), "saved")
 	}
-	stop()
 	save()
+	stop()
 	for i, d := range daemons {
 		d.Begin()
 		d.mustAccept(t, at(0, uint16(20+i)), "lost")
