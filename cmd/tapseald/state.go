@@ -26,6 +26,9 @@ type stateFlags struct {
 }
 
 func (f *stateFlags) load() (*config.Daemon, *slog.Logger, error) {
+	if err := server.HardenProcess(); err != nil {
+		return nil, nil, err
+	}
 	cfg, err := config.LoadDaemon(f.Config)
 	return cfg, slog.New(slog.DiscardHandler), err
 }

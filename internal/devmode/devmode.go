@@ -80,6 +80,7 @@ type Ready struct {
 // Run brings development mode up and stays until ctx is done; then it drains,
 // stops every process that it started, and returns nil.
 func Run(ctx context.Context, o Options) error {
+	syscall.Umask(0o077) // for this process and all that it starts
 	listen, busy, err := pickAddress(ctx, o.Listen)
 	if err != nil {
 		return err
@@ -197,7 +198,7 @@ func (d *dev) files(listen string) (*config.Daemon, error) {
 	if err := ensurePhone(d.path("phone")); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"journal", "log", "state"} {
+	for _, dir := range []string{"journal", "log", "memory"} {
 		if err := os.Mkdir(d.path(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
@@ -270,7 +271,7 @@ func newDaemonConfig() *config.Daemon {
 		Assignments: "assignments.yaml",
 		HSM:         config.HSM{SocketDir: "run"},
 		Journal:     config.Journal{Dir: "journal"},
-		State:       config.State{Dir: "state"},
+		State:       config.State{Dir: "memory"},
 
 		DefaultTimeoutMS: developerTimeoutMS,
 	}

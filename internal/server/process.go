@@ -11,8 +11,10 @@ import (
 
 // HardenProcess keeps the process's memory, which holds cardholder data, out
 // of core dumps and debuggers, and the arguments of functions, which are part
-// of it, out of the traces of crashes.
+// of it, out of the traces of crashes. Files that the process makes are its own
+// alone, also those that libraries make.
 func HardenProcess() error {
+	unix.Umask(0o077)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbidding core dumps: %w", err)
 	}
