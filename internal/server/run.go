@@ -152,7 +152,7 @@ func (d *daemon) openState(ctx context.Context, metrics *observability.Metrics) 
 	if err != nil {
 		return err
 	}
-	if err := checkNotOlder(ctx, d.state, d.cfg.Journal.Dir); err != nil {
+	if err := checkNotOlder(ctx, d.state, d.cfg.Journal.Dir, d.journal.Stats().LastSequence); err != nil {
 		return err
 	}
 	d.store, err = store.New(ctx, d.state, store.Options{Log: d.deps.Log, OnCommit: metrics.StateCommitted})

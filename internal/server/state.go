@@ -101,9 +101,15 @@ func databaseOptions(ctx context.Context, p *config.Postgres, instance [16]byte,
 
 const maxPasswordBytes = 1024
 
+// errJournalGone is why a daemon does not start beside an empty journal: a state
+// that somebody has restored would look like the newest one.
+var errJournalGone = errors.New("the journal is empty, and the state is not: was it moved away, or is journal.dir wrong? " +
+	"Put it back, or accept that nobody can tell how old the state is with: tapseald state accept --config FILE")
+
 // checkNotOlder compares what the state knows of this daemon's commits with what
-// the journal does.
-func checkNotOlder(ctx context.Context, e state.Engine, journalDir string) error {
+// the journal does. journalRecords is how many that has at all: one that was
+// ever used has the record of a start before the first tap.
+func checkNotOlder(ctx context.Context, e state.Engine, journalDir string, journalRecords uint64) error {
 	recorded, err := audit.LastStateSequence(journalDir)
 	if err != nil {
 		return fmt.Errorf("journal.dir: %w", err)
@@ -111,6 +117,9 @@ func checkNotOlder(ctx context.Context, e state.Engine, journalDir string) error
 	known, err := e.Sequence(ctx)
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
+	}
+	if known > 0 && journalRecords == 0 {
+		return fmt.Errorf("state: %w", errJournalGone)
 	}
 	if known < recorded {
 		return fmt.Errorf("state: commit %d is the last one there, and %d is recorded: %w", known, recorded, errOlderState)
