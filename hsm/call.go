@@ -20,7 +20,7 @@ const (
 	KeyInactive      Answer = 5  // the key's state does not allow verification
 	NotBound         Answer = 6  // the key may not serve this profile
 	Malformed        Answer = 7  // the request makes no plan
-	GuessLimit       Answer = 8  // too many mismatches for this key and subject
+	GuessLimit       Answer = 8  // too many mismatches for this key and subject, of this caller or in all
 	DeadlineExceeded Answer = 9  // nobody answered in time
 	NoWorker         Answer = 10 // no worker was reachable, or two died under this call
 	TokenFailure     Answer = 11 // the token answered with an error, on two workers if there are two
@@ -52,6 +52,7 @@ type Subject = keys.Subject
 // through Sink, exactly once. Calls may be reused after that.
 type Call struct {
 	Key      keys.ID
+	Caller   uint32 // hash of the caller's name, 0 is not said; the worker limits guesses for each
 	Request  cryptogram.Request
 	Deadline time.Time // required
 	Sink     Sink      // required

@@ -69,7 +69,7 @@ func (c *conn) send(call *Call, now int64) {
 	it := &c.pool.item
 	it.ID = c.pending.add(call, now)
 	it.Deadline = call.state.deadline
-	it.Key = call.Key
+	it.Key, it.Caller = call.Key, call.Caller
 	it.Request = call.Request
 	c.out.addItem(it)
 	c.wake()

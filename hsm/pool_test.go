@@ -366,3 +366,35 @@ func TestDeadlineOnTheWireIsMonotonicTime(t *testing.T) {
 		t.Error("a far deadline overflows")
 	}
 }
+
+// Each item names the caller of its own call, or none: the pool reuses one item.
+func TestCallerReachesTheWorker(t *testing.T) {
+	dir := socketDir(t)
+	var mu sync.Mutex
+	got := make(map[uint64]uint32) // caller by the number in the cryptogram
+	startPeer(t, dir, "worker-0.sock", func(p *peer) {
+		p.handle = func(c *peerConn, items []frame.Item) error {
+			mu.Lock()
+			for i := range items {
+				got[binary.LittleEndian.Uint64(items[i].Request.Cryptogram[:])] = items[i].Caller
+			}
+			mu.Unlock()
+			return c.answerAll(items)
+		}
+	})
+	p := startPool(t, dir, nil)
+	waitOpen(t, p, 1)
+	l := newLedger()
+	callers := []uint32{7, 0, 1<<32 - 1, 0}
+	calls := l.calls(t, len(callers), 5*time.Second)
+	for i, c := range calls {
+		c.Caller = callers[i]
+	}
+	p.Submit(calls...)
+	l.wait(t, calls)
+	for i, want := range callers {
+		if got[uint64(i)] != want {
+			t.Errorf("call %d: caller %d, want %d", i, got[uint64(i)], want)
+		}
+	}
+}

@@ -67,7 +67,7 @@ const (
 	StatusKeyInactive  Status = 0x47D1_2EB8 // the key's state does not allow verification
 	StatusNotBound     Status = 0x7B82_E147 // the key may not serve this profile
 	StatusMalformed    Status = 0x8D47_1BE2 // the typed request makes no plan
-	StatusGuessLimit   Status = 0xB81E_742D // too many mismatches for this key and subject
+	StatusGuessLimit   Status = 0xB81E_742D // too many mismatches for this key and subject, of this caller or in all
 	StatusExpired      Status = 0xD14B_87E2 // the deadline had passed before the token was asked
 	StatusTokenFailure Status = 0xE27D_B814 // the token answered with an error
 )
@@ -179,6 +179,7 @@ type Item struct {
 	ID       uint64 // chosen by the client, never reused on a connection
 	Deadline int64  // CLOCK_MONOTONIC nanoseconds after which no answer is wanted; 0 is none
 	Key      keys.ID
+	Caller   uint32 // hash of the name of who asks the client, 0 is not said; for the limit on guesses only
 	Request  cryptogram.Request
 }
 

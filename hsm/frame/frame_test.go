@@ -35,6 +35,7 @@ func drawItem(t *rapid.T) Item {
 	it.ID = rapid.Uint64().Draw(t, "id")
 	it.Deadline = rapid.Int64().Draw(t, "deadline")
 	draw(t, "key", it.Key[:])
+	it.Caller = rapid.Uint32().Draw(t, "caller")
 	r := &it.Request
 	r.Profile = cryptogram.ProfileID(rapid.Uint16().Draw(t, "profile"))
 	r.KeyOption = cryptogram.KeyOption(rapid.Byte().Draw(t, "option"))
@@ -128,7 +129,7 @@ func drawKeyEntry(t *rapid.T) KeyEntry {
 // maximalItem has every field at its longest.
 func maximalItem(tb testing.TB) Item {
 	tb.Helper()
-	it := Item{ID: 1<<64 - 1, Deadline: 1<<63 - 1, Key: keys.ID{1, 2, 3}}
+	it := Item{ID: 1<<64 - 1, Deadline: 1<<63 - 1, Key: keys.ID{1, 2, 3}, Caller: 0x0403_0201}
 	pan, err := cryptogram.ParsePAN("4761739001010010123")
 	if err != nil {
 		tb.Fatal(err)
@@ -159,6 +160,21 @@ func TestItemRoundTrip(t *testing.T) {
 			t.Fatal("decoded item differs") // the difference would print a cryptogram
 		}
 	})
+}
+
+// The caller is where the layout says, and no other field moves with it.
+func TestCallerInItem(t *testing.T) {
+	it := maximalItem(t)
+	said := AppendItem(nil, &it)
+	it.Caller = 0
+	unsaid := AppendItem(nil, &it)
+	at := 2 + 8 + 8 + keys.IDBytes
+	if !bytes.Equal(said[at:at+4], []byte{1, 2, 3, 4}) || !bytes.Equal(unsaid[at:at+4], []byte{0, 0, 0, 0}) {
+		t.Error("the caller is not behind the key")
+	}
+	if !bytes.Equal(said[:at], unsaid[:at]) || !bytes.Equal(said[at+4:], unsaid[at+4:]) {
+		t.Error("the caller changes other fields")
+	}
 }
 
 func TestLargestItem(t *testing.T) {
@@ -416,7 +432,7 @@ func oneOfEach(tb testing.TB) map[string][]byte {
 	it := maximalItem(tb)
 	verify, start := Begin(nil)
 	verify = AppendItem(verify, &it)
-	it.Request.Response = cryptogram.Response{}
+	it.Caller, it.Request.Response = 0, cryptogram.Response{}
 	verify = AppendItem(verify, &it)
 	End(verify, start, TypeVerify, 2)
 	replies, start := Begin(nil)

@@ -11,7 +11,7 @@ import (
 // Encoded sizes in bytes.
 const (
 	transactionBytes = 33
-	itemFixedBytes   = 8 + 8 + keys.IDBytes + 2 + 1 + 1 + 1 + transactionBytes + 8
+	itemFixedBytes   = 8 + 8 + keys.IDBytes + 4 + 2 + 1 + 1 + 1 + transactionBytes + 8
 	minItemBytes     = 2 + itemFixedBytes + cryptogram.MinPANDigits + 1 + 1 + 1
 
 	// ReplyBytes is the size of every encoded reply.
@@ -40,7 +40,7 @@ func Encodable(r *cryptogram.Request) bool {
 }
 
 // AppendItem appends the encoding of it: length (2), then id, deadline, key,
-// profile (2), option (1), PAN length (1) and digits, sequence number (1, BCD),
+// caller (4), profile (2), option (1), PAN length (1) and digits, sequence number (1, BCD),
 // the 33 bytes of transaction data, IAD and CVR with their lengths (1 each),
 // the cryptogram (8) and the response kind (1) with its fields. The request
 // must be Encodable.
@@ -50,6 +50,7 @@ func AppendItem(b []byte, it *Item) []byte {
 	b = binary.LittleEndian.AppendUint64(b, it.ID)
 	b = binary.LittleEndian.AppendUint64(b, uint64(it.Deadline))
 	b = append(b, it.Key[:]...)
+	b = binary.LittleEndian.AppendUint32(b, it.Caller)
 	r := &it.Request
 	b = binary.LittleEndian.AppendUint16(b, uint16(r.Profile))
 	b = append(b, byte(r.KeyOption), byte(r.PAN.Len()))
@@ -103,6 +104,7 @@ func DecodeItem(b []byte, it *Item) ([]byte, error) {
 	it.ID = d.u64()
 	it.Deadline = int64(d.u64())
 	d.copy(it.Key[:])
+	it.Caller = d.u32()
 	d.request(&it.Request)
 	if d.bad || len(d.b) != 0 {
 		return nil, fmt.Errorf("%w: item", ErrFrame)

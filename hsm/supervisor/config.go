@@ -52,7 +52,8 @@ type Config struct {
 	MetricsAllow []string          `yaml:"metrics_allow,omitempty"`  // URI names of the client certificates that may ask; required with metrics_listen
 }
 
-// GuessLimit bounds wrong cryptograms for one key and one PAN in each worker.
+// GuessLimit bounds wrong cryptograms of one caller for one key and one PAN in
+// each worker; those of all callers together, 16 times as many.
 type GuessLimit struct {
 	Mismatches    uint32 `yaml:"mismatches,omitempty"`     // 0 is 65536
 	WindowSeconds uint32 `yaml:"window_seconds,omitempty"` // 0 is 3600

@@ -49,16 +49,18 @@ type Bootstrap struct {
 	ResidentKeys bool // derive from session copies of the keys, where the token allows it
 }
 
-// GuessPolicy bounds mismatches for one key and one subject (PAN and sequence
-// number) in one worker.
+// GuessPolicy bounds mismatches of one caller for one key and one subject (PAN
+// and sequence number) in one worker. Those of all callers are bounded by 16 times
+// as many.
 type GuessPolicy struct {
 	Mismatches uint32        // how many are answered in one window, 0 is the default
 	Window     time.Duration // 0 is the default
 }
 
 // Defaults of GuessPolicy. An eight-byte cryptogram needs 2^63 guesses on
-// average; 65,536 an hour leave an attacker no chance in any key's life and a
-// broken terminal estate that repeats itself a wide margin.
+// average; 65,536 an hour, or 2^20 for all callers together, leave an attacker no
+// chance in any key's life and a broken terminal estate that repeats itself a wide
+// margin.
 const (
 	DefaultGuessMismatches = 65_536
 	DefaultGuessWindow     = time.Hour

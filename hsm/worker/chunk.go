@@ -21,7 +21,7 @@ type chunk struct {
 
 type chunkEntry struct {
 	item    frame.Item
-	subject uint64       // of the guess table
+	subject guessSubject
 	status  frame.Status // 0 as long as the token is to be asked
 	job     Job
 }
@@ -40,7 +40,7 @@ func (s *Server) admit(e *chunkEntry, now int64) {
 		e.status = frame.StatusExpired
 		return
 	}
-	e.subject = s.guesses.subject(&it.Key, &r.PAN, r.PSN)
+	e.subject = s.guesses.subject(&it.Key, &r.PAN, r.PSN, it.Caller)
 	if s.guesses.exhausted(e.subject, now) {
 		s.refused.Add(1)
 		e.status = frame.StatusGuessLimit

@@ -254,6 +254,36 @@ func TestGuessLimit(t *testing.T) {
 	ask(workertest.Item(workertest.VisaKey, cryptogram.VisaCVN18, 2), frame.StatusMatched)
 }
 
+// A caller that guesses shuts itself out, and the card stays in service for all
+// others; callers that guess together, or a client that invents them, are bounded.
+func TestGuessLimitOfCallers(t *testing.T) {
+	const limit = 5
+	f := serve(t, workertest.NewToken(), func(o *worker.Options) { o.Guess.Mismatches = limit })
+	c := f.dial(t)
+	genuine := workertest.Item(workertest.VisaKey, cryptogram.VisaCVN18, 1)
+	ask := func(caller uint32, it frame.Item, want frame.Status) {
+		t.Helper()
+		it.Caller = caller
+		got, err := c.Verify(it)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := got[it.ID].Status; s != want {
+			t.Fatalf("caller %d: status %x, want %x", caller, s, want)
+		}
+	}
+	for caller := range uint32(16) { // 0: not said
+		ask(caller, genuine, frame.StatusMatched)
+		for bit := range limit {
+			ask(caller, workertest.Spoil(genuine, bit), frame.StatusMismatched)
+		}
+		ask(caller, genuine, frame.StatusGuessLimit)
+		ask(caller, workertest.Spoil(genuine, 9), frame.StatusGuessLimit)
+	}
+	ask(16, genuine, frame.StatusGuessLimit)
+	ask(16, workertest.Item(workertest.VisaKey, cryptogram.VisaCVN18, 2), frame.StatusMatched)
+}
+
 func TestHealth(t *testing.T) {
 	token := workertest.NewToken()
 	f := serve(t, token, nil)

@@ -41,6 +41,7 @@ func (c *Case) remember(t *Tap) error {
 	}
 	name := sha256.Sum256([]byte(t.Caller))
 	op.Event.Caller = binary.BigEndian.Uint32(name[:])
+	c.Call.Caller = op.Event.Caller
 	op.CallerKey, op.BINKey = failureKeys(name, &req.PAN)
 	c.writeContent(t)
 	return nil
