@@ -186,6 +186,9 @@ func (f *ActFlags) writeEffect(w io.Writer, e *tapsealv1.Effect) {
 	default:
 		_, _ = fmt.Fprintln(w, "nothing was done (--apply does it); it would be")
 	}
+	if b := e.GetBefore(); b.GetTokenRef() != "" && b.GetStatus() == tapsealv1.TokenStatus_TOKEN_STATUS_UNSPECIFIED {
+		_, _ = fmt.Fprintln(w, "nothing was known of this token: are PAN and sequence number right?")
+	}
 	for i, l := range after {
 		if was := before[i]; was.value != l.value {
 			_, _ = fmt.Fprintf(w, "%s:\t%s\t(was %s)\n", l.name, l.value, orNone(was.value))

@@ -18,7 +18,7 @@ const panHelp = "Other users of this machine can see a command line, and an acco
 // TokenFlags name a token.
 type TokenFlags struct {
 	PAN string `name:"pan" help:"Account number or token; \"-\" reads it from standard input." placeholder:"PAN"`
-	PSN string `name:"psn" help:"PAN sequence number, two digits; default: 00." placeholder:"NN"`
+	PSN string `name:"psn" help:"PAN sequence number, two digits; 00 where the card has none. Required beside --pan." placeholder:"NN"`
 }
 
 // TargetFlags name what an act is about: exactly one of token, device, BIN range
@@ -37,14 +37,19 @@ var (
 	errNoToken   = errors.New("--pan is required (hint: \"--pan -\" reads it from standard input)")
 	errNoPANLine = errors.New("standard input must begin with a line that is an account number")
 	errPSNAlone  = errors.New("--psn goes with --pan")
+	// A number left out would be 00, and an act on 00 would look done while the
+	// card with another one goes on.
+	errNoPSN = errors.New("--psn is required beside --pan: 00 where the card has none")
 )
 
 // token reads the name. Errors never hold what was typed.
 func (f *TokenFlags) token(std streams) (*tapsealv1.TokenName, error) {
-	switch f.PAN {
-	case "":
+	switch {
+	case f.PAN == "":
 		return nil, errNoToken
-	case "-":
+	case f.PSN == "":
+		return nil, errNoPSN
+	case f.PAN == "-":
 		pan, err := readPAN(std.in)
 		return &tapsealv1.TokenName{Pan: pan, Psn: f.PSN}, err
 	}
