@@ -20,6 +20,7 @@ type assignmentsFile struct {
 type assignmentFile struct {
 	Name         string    `yaml:"name"`
 	BINs         []string  `yaml:"bins"`           // prefix, or first-last of the same length
+	PANDigits    []int     `yaml:"pan_digits"`     // how long the PANs are; 16 unless it is said
 	Scheme       string    `yaml:"scheme"`         // visa, mastercard, interac, emv-ccd, pboc
 	Profiles     []string  `yaml:"profiles"`       // what the issuer's cards use
 	ICCKeyOption string    `yaml:"icc_key_option"` // A or B; only where a profile leaves it to the issuer
@@ -52,6 +53,7 @@ type assignment struct {
 	byDKI    map[byte]keyRef
 	any      *keyRef
 	policy   *state.Policy
+	digits   []int // how long its PANs are
 }
 
 type keyRef struct {
@@ -133,6 +135,9 @@ func ParseAssignments(data []byte) (*Assignments, error) {
 		}
 		return nil, err
 	}
+	if err := a.checkAliases(); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -156,6 +161,9 @@ func (a *Assignments) add(index int, f *assignmentFile) error {
 	}
 	var err error
 	if as.policy, err = f.policyFile.parse(); err != nil {
+		return err
+	}
+	if as.digits, err = parseDigits(f.PANDigits); err != nil {
 		return err
 	}
 	if len(f.BINs) == 0 {
@@ -249,6 +257,9 @@ func (a *Assignments) Resolve(pan cryptogram.PAN, iad cryptogram.IAD, profileNam
 		return Resolution{}, &ResolveError{"pan", "no assignment covers this PAN"}
 	}
 	as := &a.list[owner]
+	if !slices.Contains(as.digits, pan.Len()) {
+		return Resolution{}, &ResolveError{"pan", fmt.Sprintf("has %d digits, which pan_digits of assignment %s does not name", pan.Len(), as.name)}
+	}
 	p, err := as.profile(iad, profileName)
 	if err != nil {
 		return Resolution{}, err

@@ -149,6 +149,9 @@ func (i issuer) assignments() string {
 	// Most tests send the one published tap many times. What becomes of a replay
 	// is the business of replay_test.go.
 	y += "    replay: {mode: observe}\n    limits: {token_failures: 0, caller_failures: 0, bin_failures: 0}\n"
+	if i.scheme == "pboc" {
+		y += "    pan_digits: [19]\n" // of the published vector
+	}
 	y += "    keys:\n"
 	y += fmt.Sprintf("      - {dki: %q, key_set: test, version: 1}\n", i.dki)
 	if i.dki != "any" {
