@@ -78,7 +78,9 @@ type Event struct {
 	// Requests are the request's digests under the current and the previous
 	// subject key; the second one is zero but while that rotates.
 	Requests [2]Digest
-	Response [ResponseBytes]byte // Respond: stands for the issuer's decision; not zero
+	// Respond: stand for the issuer's decision under the current and the previous
+	// subject key; the first one is not zero.
+	Response, PreviousResponse [ResponseBytes]byte
 
 	ATC      uint16
 	Type     CryptogramType

@@ -106,7 +106,7 @@ func (n *next) repeat(a *Accepted) (changed bool) {
 			a.Response = n.e.Response
 			changed = true
 		}
-	case a.Response != n.e.Response:
+	case a.Response != n.e.Response && a.Response != n.e.PreviousResponse:
 		n.refuse(AlreadyResponded)
 	}
 	return n.finish(changed)

@@ -14,6 +14,10 @@ import (
 // their lengths, the card's data, the place, and the issuer's decision.
 const maxContentBytes = 2 + 256 + 2 + MaxRequestIDBytes + 256
 
+// maxDecisionBytes holds an issuer's decision: kind, lengths, ARC, CSU and
+// proprietary data.
+const maxDecisionBytes = 1 + 1 + 2 + 4 + 8
+
 // subjectKeyBytes of a subject's hash name the token's record; the rest is the
 // key under which its requests are digested. That half is stored nowhere.
 const subjectKeyBytes = state.KeyBytes
@@ -192,13 +196,24 @@ func (c *Case) askState() bool {
 		copy(e.Requests[i][:], sum[:])
 	}
 	if e.Purpose == state.Respond {
-		// Not under the subject key: it must outlive that. Whoever reads the
-		// state does not know the cryptogram, and so nothing of the decision.
-		sum := digest(c.Call.Request.Cryptogram[:], c.content[c.askBytes:c.contentBytes])
-		copy(e.Response[:], sum[:])
-		e.Response[0] |= 1 // none is zero
+		e.Response = c.decisionDigest(&subjects[0])
+		if subjects[1].Version != 0 {
+			e.PreviousResponse = c.decisionDigest(&subjects[1])
+		}
 	}
 	return true
+}
+
+// decisionDigest stands for the issuer's decision on this cryptogram, under a key
+// that the caller does not know: nobody can look for two with the same one.
+func (c *Case) decisionDigest(s *hsm.Subject) (d [state.ResponseBytes]byte) {
+	var content [len(c.Call.Request.Cryptogram) + maxDecisionBytes]byte
+	n := copy(content[:], c.Call.Request.Cryptogram[:])
+	n += copy(content[n:], c.content[c.askBytes:c.contentBytes])
+	sum := digest(s.Hash[subjectKeyBytes:], content[:n])
+	copy(d[:], sum[:])
+	d[0] |= 1 // none is zero
+	return d
 }
 
 // digest is SHA-256 over a key of fixed length and a content whose parts have

@@ -105,6 +105,21 @@ func setControlRaces(t *testing.T, e state.Engine) {
 	}
 }
 
+// patiently sets the document on an engine that is busy: one that could not get
+// in between the commits in its time says that it is unavailable.
+func patiently(t *testing.T, e state.Engine, c state.Control) error {
+	for {
+		_, err := e.SetControl(t.Context(), c)
+		if !errors.Is(err, state.ErrUnavailable) {
+			return err
+		}
+		now, readErr := e.Control(t.Context())
+		if readErr != nil || now.Epoch > c.Epoch {
+			return readErr // it had been done
+		}
+	}
+}
+
 // After SetControl has returned, nothing decided by an older document appears.
 func commitsRaceWithSetControl(t *testing.T, e state.Engine) {
 	const callers, changes = 8, 20
@@ -128,7 +143,7 @@ func commitsRaceWithSetControl(t *testing.T, e state.Engine) {
 		})
 	}
 	for epoch := range uint64(changes) {
-		if _, err := e.SetControl(t.Context(), state.Control{Epoch: epoch}); err != nil {
+		if err := patiently(t, e, state.Control{Epoch: epoch}); err != nil {
 			t.Error(err)
 			break
 		}

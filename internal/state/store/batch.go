@@ -302,7 +302,10 @@ func (w *work) decide(op *Op, rules *state.Rules) {
 	if op.Outcome = outcome; outcome.Result == 0 {
 		op.Err = ErrEvent
 	}
-	t.changed = t.changed || changed
+	// A genuine tap moves the record, also where it is refused: what stays under
+	// the previous key, a suspension say, is forgotten with that key.
+	moves := t.moves && e.Matched && t.record.Status != 0
+	t.changed = t.changed || changed || moves
 	if outcome.Counted && limits.PeriodSec != 0 {
 		w.count(t, op)
 	}

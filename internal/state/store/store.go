@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -203,6 +204,8 @@ func (s *Store) loadRules(ctx context.Context) error {
 	}
 	if now := s.rules.Load(); now != nil && now.epoch == c.Epoch {
 		return nil
+	} else if now != nil && c.Epoch < now.epoch {
+		return fmt.Errorf("the control document is an older one: %w", state.ErrRegressed)
 	}
 	r, err := state.ParseRules(c.Document)
 	if err != nil {
