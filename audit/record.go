@@ -45,6 +45,7 @@ const (
 	ActionConnect        Action = 10 // a connection to the listener that Subject names
 	ActionAcceptState    Action = 11 // a token state store that is older than the journal is taken as it is
 	ActionBackupState    Action = 12 // the token state store is copied
+	ActionEndRotation    Action = 13 // the previous subject key is forgotten
 )
 
 // String is the action's name in the journal's text form.
@@ -66,6 +67,8 @@ func (a Action) String() string {
 		return "restrict"
 	case ActionAcceptState:
 		return "accept-state"
+	case ActionEndRotation:
+		return "end-rotation"
 	case ActionBackupState:
 		return "backup-state"
 	case ActionResetWindow:

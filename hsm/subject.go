@@ -69,6 +69,26 @@ func (p *Pool) SubjectVersions() (current, previous uint32) {
 	return v.current, v.previous
 }
 
+// SubjectKeys names the subject keys that are in force: zero ids for none. It
+// looks through the merged table, so it is not for each tap.
+func (p *Pool) SubjectKeys() (current, previous keys.ID) {
+	m := p.tables.merged.Load()
+	if m == nil {
+		return current, previous
+	}
+	v := unpack(p.tables.subjects.Load())
+	for name, k := range *m {
+		switch {
+		case k.Use != keys.UseSubjectHash:
+		case name.version == v.current:
+			current = k.ID
+		case name.version == v.previous:
+			previous = k.ID
+		}
+	}
+	return current, previous
+}
+
 // subjectVersions are those of one key table that are in force, 0 for none.
 type subjectVersions struct{ current, previous uint32 }
 

@@ -15,9 +15,10 @@ import (
 // StateCmd is tapseald state: care for the memory of tokens while the daemon is
 // stopped.
 type StateCmd struct {
-	Show    StateShowCmd    `cmd:"" help:"Say how state and journal of a stopped daemon fit."`
-	Accept  StateAcceptCmd  `cmd:"" help:"Accept a state that is older than the journal, after a restore. Says only what it would do, unless --apply."`
-	Migrate StateMigrateCmd `cmd:"" help:"Bring the database to this version's schema. Says only what it would do, unless --apply."`
+	Show        StateShowCmd        `cmd:"" help:"Say how state and journal of a stopped daemon fit."`
+	Accept      StateAcceptCmd      `cmd:"" help:"Accept a state that is older than the journal, after a restore. Says only what it would do, unless --apply."`
+	EndRotation StateEndRotationCmd `cmd:"" help:"Forget the previous subject key. Says only what it would do, unless --apply."`
+	Migrate     StateMigrateCmd     `cmd:"" help:"Bring the database to this version's schema. Says only what it would do, unless --apply."`
 }
 
 type stateFlags struct {
@@ -38,17 +39,43 @@ func (f *stateFlags) print(r *server.StateReport, more ...string) error {
 		return json.NewEncoder(os.Stdout).Encode(r)
 	}
 	fits := "as new as the journal"
-	if r.Older {
+	switch {
+	case r.JournalGone:
+		fits = "WITHOUT ITS JOURNAL, which is empty: the daemon does not start"
+	case r.Empty:
+		fits = "EMPTY beside a journal with commits, so OLDER than the journal: the daemon does not start on it"
+	case r.Older:
 		fits = "OLDER than the journal: the daemon does not start on it"
 	}
 	fmt.Printf("engine      %s\nstate       %s (commit %d, recorded %d)\ngeneration  %d\nstops       %d\n", r.Engine, fits, r.Sequence, r.Recorded, r.Generation, r.Stops)
 	if r.Generation > 0 {
 		fmt.Printf("floors      counters raised by %d, transaction dates after %s\n", r.Raise, r.FloorDate)
 	}
+	if r.Problem != "" {
+		fmt.Println("problem    ", r.Problem)
+	}
+	printActs(r)
 	for _, line := range more {
 		fmt.Println(line)
 	}
 	return nil
+}
+
+// printActs lists what operators did and an older state has forgotten. What
+// others wrote is quoted.
+func printActs(r *server.StateReport) {
+	if len(r.Acts) > 0 {
+		fmt.Println("acts since then, which the state may not know: repeat those that still hold")
+	}
+	if r.ActsLeftOut > 0 {
+		fmt.Printf("  %d earlier ones are left out: tapseal journal show has them\n", r.ActsLeftOut)
+	}
+	for _, a := range r.Acts {
+		fmt.Printf("  %s %s %q by %q: %q\n", a.Time.Format(time.RFC3339), a.Action, a.Subject, a.By, a.Reason)
+	}
+	if r.ActsProblem != "" {
+		fmt.Println("there may be more acts: the journal could not be read as a whole:", r.ActsProblem)
+	}
 }
 
 // StateShowCmd is tapseald state show.
@@ -73,6 +100,7 @@ type StateAcceptCmd struct {
 	Raise        uint16 `default:"200" help:"How many transactions a token can have made since the state was saved: counters up to the highest known one plus this are refused."`
 	FloorDate    string `placeholder:"YYYY-MM-DD" help:"A token that the state does not know is accepted only with a later transaction date. Default: the latest date anywhere on earth now."`
 	FloorsRaised bool   `help:"Another daemon on the same database has accepted already: raise no floors again."`
+	Force        bool   `help:"Raise the floors although the state is not older than the journal."`
 	Reason       string `help:"Why, for the journal: 1 to 200 characters. Needed with --apply."`
 	Apply        bool   `help:"Do it."`
 }
@@ -83,32 +111,36 @@ func (c *StateAcceptCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a := server.Acceptance{Raise: c.Raise, FloorsRaised: c.FloorsRaised, Reason: c.Reason}
+	if c.Apply && (c.Reason == "" || len(c.Reason) > 200) {
+		return fmt.Errorf("--reason: must be 1 to 200 characters")
+	}
+	a := server.Acceptance{Raise: c.Raise, FloorsRaised: c.FloorsRaised, Force: c.Force, Reason: c.Reason, Apply: c.Apply}
 	a.FloorDate = time.Now().UTC().Add(14 * time.Hour)
 	if c.FloorDate != "" {
 		if a.FloorDate, err = time.Parse(time.DateOnly, c.FloorDate); err != nil {
 			return fmt.Errorf("--floor-date: must be YYYY-MM-DD")
 		}
 	}
-	if !c.Apply {
-		r, err := server.InspectState(ctx, cfg, log)
-		if err != nil {
-			return err
-		}
-		would := fmt.Sprintf("would refuse counters up to the highest known one plus %d, and unknown tokens with a transaction date up to %s", a.Raise, a.FloorDate.Format(time.DateOnly))
-		if c.FloorsRaised {
-			would = "would raise no floors"
-		}
-		return c.print(r, would, "nothing was changed; to do it: --apply --reason \"...\"")
-	}
-	if c.Reason == "" || len(c.Reason) > 200 {
-		return fmt.Errorf("--reason: must be 1 to 200 characters")
-	}
 	r, err := server.AcceptState(ctx, cfg, a, log)
 	if err != nil {
 		return err
 	}
-	return c.print(r, "accepted; the daemon can be started")
+	if c.Apply {
+		return c.print(r, "accepted; the daemon can be started")
+	}
+	return c.print(r, would(r, &a)...)
+}
+
+// would say what accepting would do.
+func would(r *server.StateReport, a *server.Acceptance) []string {
+	if r.NothingToAccept && !a.Force {
+		return []string{"the state is not older than the journal: nothing has to be accepted; --force raises the floors all the same"}
+	}
+	what := fmt.Sprintf("would refuse counters up to the highest known one plus %d, and unknown tokens with a transaction date up to %s", a.Raise, a.FloorDate.Format(time.DateOnly))
+	if a.FloorsRaised {
+		what = "would raise no floors"
+	}
+	return []string{what, "nothing was changed; to do it: --apply --reason \"...\""}
 }
 
 // StateMigrateCmd is tapseald state migrate.

@@ -22,21 +22,33 @@ func (r *Report) checkState(ctx context.Context, cfg *config.Daemon) {
 	r.checkDirectory("state.dir", dir)
 	info, err := embedded.Check(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return // it will be made
 	case errors.Is(err, embedded.ErrInUse):
 		return // by the daemon that runs, which has looked
-	case err != nil:
+	case err != nil && !errors.Is(err, fs.ErrNotExist): // which a start would make
 		r.add(LevelError, "state.dir", "%v", err)
 		return
 	}
-	recorded, err := audit.LastStateSequence(cfg.Journal.Dir)
-	switch {
-	case err != nil:
+	f := fitting{known: info.Sequence, noJournal: hasNoRecord(cfg.Journal.Dir), untouched: info.Sequence == 0 && info.Epoch == 0, dir: dir}
+	if f.recorded, err = audit.LastStateSequence(cfg.Journal.Dir); err != nil {
 		r.add(LevelError, "journal.dir", "%v", err)
-	case info.Sequence < recorded:
-		r.add(LevelError, "state.dir", "%v", errOlderState)
+		return
 	}
+	key := "state.dir"
+	if f.gone() {
+		key = "journal.dir"
+	}
+	if err := f.err(); err != nil {
+		r.add(LevelError, key, "%v", err)
+	}
+}
+
+// hasNoRecord reports whether a journal is missing, or is empty. It changes
+// nothing; what is damaged is not empty.
+func hasNoRecord(dir string) bool {
+	for _, err := range audit.ReadDir(dir) {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return true
 }
 
 // checkDatabase connects, unless that would need a lease from Vault, and asks

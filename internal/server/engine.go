@@ -32,6 +32,7 @@ type engine struct {
 
 	journalFailedAt atomic.Int64 // Unix nanoseconds of the last record that was not taken
 	matchedAt       atomic.Int64 // Unix nanoseconds of the last cryptogram that matched
+	subjectsFit     atomic.Bool  // the workers hash tokens with the key that the state was made with
 
 	taps    sync.Pool
 	commits sync.Pool
@@ -82,10 +83,11 @@ func (e *engine) completed(calls []*hsm.Call, to audience) {
 	c := e.newGroup(to)
 	now := time.Now()
 	e.observe(calls, now)
+	fit := e.subjectsFit.Load()
 	for _, call := range calls {
 		t := call.Owner.(*tap) //nolint:errcheck // set by newTap
 		t.stage.Store(stageState)
-		if t.Recall() {
+		if t.Recall(fit) {
 			c.ops = append(c.ops, &t.Op)
 		} else {
 			c.taps = append(c.taps, t)
@@ -112,7 +114,7 @@ func (e *engine) settled(ops []*store.Op, to audience) {
 func (e *engine) decided(taps []*tap, to audience) {
 	c := e.newGroup(to)
 	for _, t := range taps {
-		t.Recall()
+		t.Recall(false)
 		c.taps = append(c.taps, t)
 	}
 	c.record(time.Now())

@@ -55,8 +55,8 @@ func (e *engine) healthy(ctx context.Context) error {
 	if !e.store.Stats().Reachable {
 		return errState
 	}
-	if current, _ := e.pool.SubjectVersions(); current == 0 && e.pool.Ready() {
-		return errNoSubjects
+	if err := e.checkSubjects(ctx); err != nil {
+		return err
 	}
 	canary, cancel := context.WithTimeout(ctx, canaryTimeout)
 	defer cancel()

@@ -354,7 +354,7 @@ func (r *rig) acceptOlderState(t *testing.T, cfg *config.Daemon) {
 	if err != nil || !before.Older || before.Generation != 0 {
 		t.Fatalf("before: %+v, %v", before, err)
 	}
-	after, err := AcceptState(context.Background(), cfg, Acceptance{Raise: 50, FloorDate: time.Now(), Reason: "restored the backup"}, observability.NewLog(r.log))
+	after, err := AcceptState(context.Background(), cfg, Acceptance{Raise: 50, FloorDate: time.Now(), Reason: "restored the backup", Apply: true}, observability.NewLog(r.log))
 	if err != nil || after.Older || after.Generation != 1 || after.Raise != 50 {
 		t.Fatalf("after: %+v, %v", after, err)
 	}

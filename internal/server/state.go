@@ -35,6 +35,7 @@ type engineDoor struct {
 	broken <-chan struct{}
 
 	kind   string                                      // of engine
+	dir    string                                      // of the embedded engine
 	backup func(ctx context.Context, dir string) error // nil: it has its own means
 }
 
@@ -52,9 +53,9 @@ func openState(ctx context.Context, c *config.State, instance [16]byte, vault *s
 	if !c.Postgres.Used() {
 		e, err := embedded.Open(c.Dir, embedded.Options{CacheBytes: int64(c.CacheMiB) << 20, Log: log})
 		if err != nil {
-			return nil, configError("state.dir", err)
+			return nil, fmt.Errorf("state.dir: %w", err)
 		}
-		return &engineDoor{Engine: e, broken: e.Failed(), kind: engineEmbedded, backup: e.Backup}, nil
+		return &engineDoor{Engine: e, broken: e.Failed(), kind: engineEmbedded, dir: c.Dir, backup: e.Backup}, nil
 	}
 	o, database, err := databaseOptions(ctx, &c.Postgres, instance, vault, log)
 	if err != nil {
@@ -106,23 +107,73 @@ const maxPasswordBytes = 1024
 var errJournalGone = errors.New("the journal is empty, and the state is not: was it moved away, or is journal.dir wrong? " +
 	"Put it back, or accept that nobody can tell how old the state is with: tapseald state accept --config FILE")
 
+// emptyStateError is why a daemon does not start on an embedded state that
+// somebody has just made, beside a journal that knows of commits: a backup that
+// was put inside the directory, or beside it, leaves such a one.
+func emptyStateError(dir string) error {
+	return fmt.Errorf("the state in %s is new and empty: is state.dir right, was a backup copied into it instead of in its place? "+
+		"Put the newest one there, or accept the loss with: tapseald state accept --config FILE", dir)
+}
+
+// A fitting is what a state and the journal beside it know of one daemon's
+// commits.
+type fitting struct {
+	known, recorded uint64 // the last commit, as the state and as the journal have it
+	noJournal       bool   // the journal has no record at all: one that was ever used has that of a start
+	untouched       bool   // an embedded state that nothing was ever written to
+	dir             string // of an embedded state
+}
+
+// older reports whether the journal is ahead.
+func (f *fitting) older() bool { return f.known < f.recorded }
+
+// gone reports whether there is a state without its journal.
+func (f *fitting) gone() bool { return f.known > 0 && f.noJournal }
+
+// empty reports whether a journal stands beside a state that is not the one it
+// was written with.
+func (f *fitting) empty() bool { return f.untouched && f.older() }
+
+// err is why a daemon does not start, nil if nothing speaks against it.
+func (f *fitting) err() error {
+	switch {
+	case f.gone():
+		return errJournalGone
+	case f.empty():
+		return emptyStateError(f.dir)
+	case f.older():
+		return fmt.Errorf("commit %d is the last one there, and %d is recorded: %w", f.known, f.recorded, errOlderState)
+	}
+	return nil
+}
+
+// fit asks state and journal. journalRecords is how many the journal has.
+func (d *engineDoor) fit(ctx context.Context, journalDir string, journalRecords uint64) (*fitting, error) {
+	f := &fitting{noJournal: journalRecords == 0, dir: d.dir}
+	var err error
+	if f.recorded, err = audit.LastStateSequence(journalDir); err != nil {
+		return nil, fmt.Errorf("journal.dir: %w", err)
+	}
+	if f.known, err = d.Sequence(ctx); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	control, err := d.Control(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	f.untouched = d.kind == engineEmbedded && f.known == 0 && control.Epoch == 0
+	return f, nil
+}
+
 // checkNotOlder compares what the state knows of this daemon's commits with what
-// the journal does. journalRecords is how many that has at all: one that was
-// ever used has the record of a start before the first tap.
-func checkNotOlder(ctx context.Context, e state.Engine, journalDir string, journalRecords uint64) error {
-	recorded, err := audit.LastStateSequence(journalDir)
+// the journal does.
+func checkNotOlder(ctx context.Context, d *engineDoor, journalDir string, journalRecords uint64) error {
+	f, err := d.fit(ctx, journalDir, journalRecords)
 	if err != nil {
-		return fmt.Errorf("journal.dir: %w", err)
+		return err
 	}
-	known, err := e.Sequence(ctx)
-	if err != nil {
+	if err := f.err(); err != nil {
 		return fmt.Errorf("state: %w", err)
-	}
-	if known > 0 && journalRecords == 0 {
-		return fmt.Errorf("state: %w", errJournalGone)
-	}
-	if known < recorded {
-		return fmt.Errorf("state: commit %d is the last one there, and %d is recorded: %w", known, recorded, errOlderState)
 	}
 	return nil
 }

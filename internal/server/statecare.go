@@ -11,19 +11,36 @@ import (
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/internal/config"
 	"github.com/tapseal/tapseal/internal/state"
+	"github.com/tapseal/tapseal/internal/state/embedded"
 	"github.com/tapseal/tapseal/internal/state/postgres"
 )
 
 // A StateReport says how the state and the journal of a stopped daemon fit.
 type StateReport struct {
-	Engine     string `json:"engine"`     // embedded or postgres
-	Sequence   uint64 `json:"sequence"`   // this daemon's last commit, as the state has it
-	Recorded   uint64 `json:"recorded"`   // and as the journal does
-	Older      bool   `json:"older"`      // the daemon does not start on it
+	Engine   string `json:"engine"`   // embedded or postgres
+	Sequence uint64 `json:"sequence"` // this daemon's last commit, as the state has it
+	Recorded uint64 `json:"recorded"` // and as the journal does
+	Older    bool   `json:"older"`    // the daemon does not start on it
+	// JournalGone: the journal is empty and the state is not; the daemon does not
+	// start.
+	JournalGone bool `json:"journal_gone"`
+	// Empty: an embedded state that nothing was ever written to, beside a journal
+	// with commits. It is Older too.
+	Empty bool `json:"empty"`
+	// NothingToAccept: the journal is not empty, and the state has all of it.
+	NothingToAccept bool   `json:"nothing_to_accept"`
+	Problem         string `json:"problem,omitempty"` // why the daemon does not start
+
 	Generation uint32 `json:"generation"` // how often an older state was accepted
 	Raise      uint16 `json:"raise"`      // of the last time
 	FloorDate  string `json:"floor_date"` // YYMMDD of the last time, empty for none
 	Stops      int    `json:"stops"`      // BIN ranges and keys that are stopped
+	// Acts stand in the journal after the last record that the state is known to
+	// hold: those that still hold must be repeated. They are the last ones, oldest
+	// first; ActsLeftOut came before them.
+	Acts        []LostAct `json:"acts"`
+	ActsLeftOut int       `json:"acts_left_out"`
+	ActsProblem string    `json:"acts_problem,omitempty"` // why there may be more than those
 }
 
 // Acceptance is what an operator accepts an older state with.
@@ -37,7 +54,33 @@ type Acceptance struct {
 	// FloorsRaised: another daemon of the same state has accepted already, with
 	// its floors; only this one's commits are accepted.
 	FloorsRaised bool
-	Reason       string
+	// Force raises the floors of a state that is not older than the journal.
+	Force  bool
+	Reason string
+	Apply  bool // false: only look whether it could be done
+}
+
+// maxFloorAhead bounds FloorDate: what lies further ahead is a slip that would
+// refuse genuine taps until then.
+const maxFloorAhead = 48 * time.Hour
+
+var errNotOlder = errors.New("the state is not older than the journal: nothing has to be accepted; --force raises the floors all the same")
+
+// check refuses what cannot be meant. r is the state as it is.
+func (a *Acceptance) check(r *StateReport, now time.Time) error {
+	switch first := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC); {
+	case a.FloorsRaised && r.Engine == engineEmbedded:
+		return errors.New("--floors-raised: the state of the embedded engine has no other daemon that could have raised its floors")
+	case a.FloorsRaised && r.Generation == 0:
+		return errors.New("--floors-raised: no daemon has accepted this database's state yet, so its floors are not raised: leave the flag out")
+	case a.FloorsRaised && a.Force:
+		return errors.New("--force raises floors, and --floors-raised does not: only one of them can be meant")
+	case !a.FloorsRaised && (a.FloorDate.Before(first) || a.FloorDate.After(now.Add(maxFloorAhead))):
+		return errors.New("--floor-date: must not be before 2000-01-01, nor more than two days ahead")
+	case a.Apply && r.NothingToAccept && !a.Force:
+		return errNotOlder
+	}
+	return nil
 }
 
 // A stateBench is the state of a daemon that does not run.
@@ -58,7 +101,7 @@ func openBench(ctx context.Context, cfg *config.Daemon, log *slog.Logger) (_ *st
 		}
 	}()
 	if b.journal, err = audit.Open(cfg.Journal.Dir, audit.Options{Log: log}); err != nil {
-		return nil, fmt.Errorf("journal.dir: %w (hint: stop the daemon first)", err)
+		return nil, inUse(fmt.Errorf("journal.dir: %w", err))
 	}
 	if cfg.State.Postgres.Used() {
 		b.kind = enginePostgres
@@ -71,7 +114,16 @@ func openBench(ctx context.Context, cfg *config.Daemon, log *slog.Logger) (_ *st
 		b.certificates = &certificates{}
 	}
 	b.engine, err = openState(ctx, &cfg.State, b.journal.ID(), b.certificates.vault, log)
-	return b, err
+	return b, inUse(err)
+}
+
+// inUse adds what to do where another process is in the way; beside damage it
+// would mislead.
+func inUse(err error) error {
+	if errors.Is(err, audit.ErrLocked) || errors.Is(err, embedded.ErrInUse) {
+		return fmt.Errorf("%w (hint: stop the daemon first)", err)
+	}
+	return err
 }
 
 func (b *stateBench) close() error {
@@ -90,12 +142,14 @@ func (b *stateBench) close() error {
 
 func (b *stateBench) report(ctx context.Context) (*StateReport, state.Control, *state.Rules, error) {
 	r := &StateReport{Engine: b.kind}
-	var err error
-	if r.Recorded, err = audit.LastStateSequence(b.dir); err != nil {
-		return nil, state.Control{}, nil, fmt.Errorf("journal.dir: %w", err)
+	f, err := b.engine.fit(ctx, b.dir, b.journal.Stats().LastSequence)
+	if err != nil {
+		return nil, state.Control{}, nil, err
 	}
-	if r.Sequence, err = b.engine.Sequence(ctx); err != nil {
-		return nil, state.Control{}, nil, fmt.Errorf("state: %w", err)
+	r.Sequence, r.Recorded, r.Older, r.JournalGone, r.Empty = f.known, f.recorded, f.older(), f.gone(), f.empty()
+	r.NothingToAccept = !f.older() && !f.noJournal
+	if err := f.err(); err != nil {
+		r.Problem = err.Error()
 	}
 	control, err := b.engine.Control(ctx)
 	if err != nil {
@@ -105,12 +159,13 @@ func (b *stateBench) report(ctx context.Context) (*StateReport, state.Control, *
 	if err != nil {
 		return nil, control, nil, fmt.Errorf("state: %w", err)
 	}
-	r.Older = r.Sequence < r.Recorded
 	r.Generation, r.Raise, r.Stops = rules.Generation, rules.Raise, len(rules.Stops)
 	if rules.FloorDate != 0 {
 		r.FloorDate = fmt.Sprintf("%06x", rules.FloorDate)
 	}
-	return r, control, rules, nil
+	lost, err := lostSince(ctx, b.dir, r.Sequence)
+	r.Acts, r.ActsLeftOut, r.ActsProblem = lost.acts, lost.leftOut, lost.problem
+	return r, control, rules, err
 }
 
 // InspectState says how state and journal fit. The daemon must not run.
@@ -124,10 +179,11 @@ func InspectState(ctx context.Context, cfg *config.Daemon, log *slog.Logger) (r 
 	return r, err
 }
 
-// AcceptState accepts a state that is older than the journal. What was accepted
-// since it was saved is not known any more, so floors are raised: below them
-// nothing is accepted. It is recorded before and after, and gives the state
-// afterwards.
+// AcceptState accepts a state that is older than the journal, or says with
+// Apply false how it is. What was accepted since it was saved is not known any
+// more, so floors are raised: below them nothing is accepted. It is recorded
+// before and after, and gives the state afterwards, with the acts that it did not
+// know before.
 func AcceptState(ctx context.Context, cfg *config.Daemon, a Acceptance, log *slog.Logger) (r *StateReport, err error) {
 	b, err := openBench(ctx, cfg, log)
 	if err != nil {
@@ -138,6 +194,21 @@ func AcceptState(ctx context.Context, cfg *config.Daemon, a Acceptance, log *slo
 	if err != nil {
 		return nil, err
 	}
+	if err := a.check(before, time.Now()); err != nil || !a.Apply {
+		return before, err
+	}
+	if err := b.accept(ctx, &a, before, control, rules); err != nil {
+		return nil, err
+	}
+	if r, _, _, err = b.report(ctx); err != nil {
+		return nil, err
+	}
+	r.Acts, r.ActsLeftOut, r.ActsProblem = before.Acts, before.ActsLeftOut, before.ActsProblem
+	return r, nil
+}
+
+// accept does it, between two records.
+func (b *stateBench) accept(ctx context.Context, a *Acceptance, before *StateReport, control state.Control, rules *state.Rules) error {
 	if !a.FloorsRaised {
 		rules.Restored(a.Raise, bcdDate(a.FloorDate))
 	}
@@ -145,7 +216,7 @@ func AcceptState(ctx context.Context, cfg *config.Daemon, a Acceptance, log *slo
 		Principal: localUser(), Action: audit.ActionAcceptState, Reason: a.Reason,
 		Subject: fmt.Sprintf("commit %d of %d", before.Sequence, before.Recorded),
 	}
-	err = act(ctx, b.journal, record, func(ctx context.Context) (string, error) {
+	return act(ctx, b.journal, record, func(ctx context.Context) (string, error) {
 		if !a.FloorsRaised {
 			var err error
 			if control.Document, err = rules.Marshal(); err != nil {
@@ -158,11 +229,33 @@ func AcceptState(ctx context.Context, cfg *config.Daemon, a Acceptance, log *slo
 		return fmt.Sprintf("generation %d, counters raised by %d, floor date %06x", rules.Generation, rules.Raise, rules.FloorDate),
 			b.engine.AcceptRegression(ctx, before.Recorded)
 	})
+}
+
+// EndRotation forgets the previous subject key of a state, and with it the
+// records that have not moved: tokens that nobody knows then are accepted only
+// with a later transaction date. It is recorded before and after.
+func EndRotation(ctx context.Context, cfg *config.Daemon, date time.Time, reason string, log *slog.Logger) (err error) {
+	b, err := openBench(ctx, cfg, log)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r, _, _, err = b.report(ctx)
-	return r, err
+	defer func() { err = errors.Join(err, b.close()) }()
+	_, control, rules, err := b.report(ctx)
+	if err != nil {
+		return err
+	}
+	record := audit.Record{Principal: localUser(), Action: audit.ActionEndRotation, Subject: rules.PreviousKey, Reason: reason}
+	if err := rules.EndRotation(bcdDate(date)); err != nil {
+		return err
+	}
+	return act(ctx, b.journal, record, func(ctx context.Context) (string, error) {
+		var err error
+		if control.Document, err = rules.Marshal(); err != nil {
+			return "", err
+		}
+		_, err = b.engine.SetControl(ctx, control)
+		return fmt.Sprintf("floor date %06x", rules.FloorDate), err
+	})
 }
 
 // localUser is who typed the command, as far as the system knows.

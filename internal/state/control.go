@@ -39,11 +39,15 @@ const MaxStops = 256
 
 // Rules are the control document: what every decision depends on.
 type Rules struct {
-	Format     int            `json:"format"` // 1
-	Generation uint32         `json:"generation"`
-	Raise      uint16         `json:"raise,omitempty"`
-	FloorDate  uint32         `json:"floor_date,omitempty"`
-	Stops      []StandingStop `json:"stops,omitempty"`
+	Format     int    `json:"format"` // 1
+	Generation uint32 `json:"generation"`
+	Raise      uint16 `json:"raise,omitempty"`
+	FloorDate  uint32 `json:"floor_date,omitempty"`
+	// SubjectKey names the key in the HSM under whose hashes the records are, and
+	// PreviousKey the one before, until its rotation has been ended.
+	SubjectKey  string         `json:"subject_key,omitempty"`
+	PreviousKey string         `json:"previous_subject_key,omitempty"`
+	Stops       []StandingStop `json:"stops,omitempty"`
 }
 
 const rulesFormat = 1

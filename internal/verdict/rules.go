@@ -128,12 +128,17 @@ func (r *Rules) consultKey(c *Case) {
 
 // Recall looks at the HSM's answer, and reports whether the state of the token
 // has to be asked: Op is ready then, and Settle comes after it. If not, the
-// decision is there.
-func (c *Case) Recall() bool {
-	if c.NeedsHSM && (c.Call.Answer == hsm.Matched || c.Call.Answer == hsm.Mismatched) && c.askState() {
+// decision is there. fit says that the workers hash tokens with the key that the
+// state knows them by: without it, nothing that was compared is decided.
+func (c *Case) Recall(fit bool) bool {
+	compared := c.Call.Answer == hsm.Matched || c.Call.Answer == hsm.Mismatched
+	if c.NeedsHSM && compared && fit && c.askState() {
 		return true
 	}
-	if c.NeedsHSM {
+	switch {
+	case c.NeedsHSM && compared && !fit:
+		c.Decision = unknown(StateUnavailable, RetryOperator)
+	case c.NeedsHSM:
 		c.Decision = Decide(c.Call.Answer)
 	}
 	c.Decision = c.Decision.Final()
