@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -38,6 +39,15 @@ func (f *stateFlags) print(r *server.StateReport, more ...string) error {
 	if f.JSON {
 		return json.NewEncoder(os.Stdout).Encode(r)
 	}
+	writeReport(os.Stdout, r)
+	for _, line := range more {
+		fmt.Println(line)
+	}
+	return nil
+}
+
+// writeReport is the report for people.
+func writeReport(w io.Writer, r *server.StateReport) {
 	fits := "as new as the journal"
 	switch {
 	case r.JournalGone:
@@ -47,34 +57,25 @@ func (f *stateFlags) print(r *server.StateReport, more ...string) error {
 	case r.Older:
 		fits = "OLDER than the journal: the daemon does not start on it"
 	}
-	fmt.Printf("engine      %s\nstate       %s (commit %d, recorded %d)\ngeneration  %d\nstops       %d\n", r.Engine, fits, r.Sequence, r.Recorded, r.Generation, r.Stops)
+	p := func(format string, a ...any) { _, _ = fmt.Fprintf(w, format+"\n", a...) }
+	p("engine      %s\nstate       %s (commit %d, recorded %d)\ngeneration  %d\nstops       %d", r.Engine, fits, r.Sequence, r.Recorded, r.Generation, r.Stops)
 	if r.Generation > 0 {
-		fmt.Printf("floors      counters raised by %d, transaction dates after %s\n", r.Raise, r.FloorDate)
+		p("floors      counters raised by %d, transaction dates after %s", r.Raise, r.FloorDate)
 	}
 	if r.Problem != "" {
-		fmt.Println("problem    ", r.Problem)
+		p("problem     %s", r.Problem)
 	}
-	printActs(r)
-	for _, line := range more {
-		fmt.Println(line)
-	}
-	return nil
-}
-
-// printActs lists what operators did and an older state has forgotten. What
-// others wrote is quoted.
-func printActs(r *server.StateReport) {
 	if len(r.Acts) > 0 {
-		fmt.Println("acts since then, which the state may not know: repeat those that still hold")
+		p("acts since then, which the state may not know: repeat those that still hold")
 	}
 	if r.ActsLeftOut > 0 {
-		fmt.Printf("  %d earlier ones are left out: tapseal journal show has them\n", r.ActsLeftOut)
+		p("  %d earlier ones are left out: tapseal journal show has them", r.ActsLeftOut)
 	}
-	for _, a := range r.Acts {
-		fmt.Printf("  %s %s %q by %q: %q\n", a.Time.Format(time.RFC3339), a.Action, a.Subject, a.By, a.Reason)
+	for _, a := range r.Acts { // what others wrote is quoted
+		p("  %s %s %q by %q: %q", a.Time.Format(time.RFC3339), a.Action, a.Subject, a.By, a.Reason)
 	}
 	if r.ActsProblem != "" {
-		fmt.Println("there may be more acts: the journal could not be read as a whole:", r.ActsProblem)
+		p("there may be more acts, because the journal could not be read as a whole: %s", r.ActsProblem)
 	}
 }
 

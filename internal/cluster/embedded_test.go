@@ -184,6 +184,9 @@ func noJournal(t *testing.T, d *Daemon) {
 	if out, err := d.Run("serve", "--config", d.Config); err == nil || !strings.Contains(out, "the journal is empty") {
 		t.Fatalf("without its journal: %v: %s", err, out)
 	}
+	if out, err := d.Run("state", "show", "--config", d.Config); err != nil || !strings.Contains(out, "WITHOUT ITS JOURNAL") {
+		t.Errorf("show: %v: %s", err, out)
+	}
 	if out, err := d.Run("state", "accept", "--config", d.Config, "--apply", "--reason", "the journal is lost"); err != nil {
 		t.Fatalf("accepting: %v: %s", err, out)
 	}

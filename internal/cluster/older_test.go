@@ -60,6 +60,9 @@ func mustNotStart(t *testing.T, d *Daemon) {
 // the floors once.
 func accept(t *testing.T, daemons []*Daemon) {
 	t.Helper()
+	if out, err := daemons[0].Run("state", "accept", "--config", daemons[0].Config, "--floors-raised"); err == nil || !strings.Contains(out, "--floors-raised: ") {
+		t.Errorf("the first with floors that nobody raised: %v: %s", err, out)
+	}
 	for i, d := range daemons {
 		args := []string{"state", "accept", "--config", d.Config}
 		if i > 0 {
@@ -75,6 +78,9 @@ func accept(t *testing.T, daemons []*Daemon) {
 		out, err := d.Run(append(args, "--apply", "--reason", "restored yesterday's backup")...)
 		if err != nil || !strings.Contains(out, "generation  1") {
 			t.Fatalf("accepting: %v: %s", err, out)
+		}
+		if out, err := d.Run(append(args, "--apply", "--reason", "twice")...); err == nil || !strings.Contains(out, "nothing has to be accepted") {
+			t.Errorf("accepting twice: %v: %s", err, out)
 		}
 	}
 }
