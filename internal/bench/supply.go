@@ -35,7 +35,7 @@ func newSupply() (*supply, error) {
 	}
 	s := &supply{cards: make([]phone.Card, tappers), psn: "01"}
 	for i := range s.cards {
-		if s.cards[i], err = phone.Provision([16]byte(raw), profile, fmt.Sprintf("41111111112%05d", i), s.psn); err != nil {
+		if s.cards[i], err = phone.Provision([16]byte(raw), profile, fmt.Sprintf("41111111111%05d", i), s.psn); err != nil {
 			return nil, fmt.Errorf("making taps: %w", err)
 		}
 	}
