@@ -28,7 +28,7 @@ const (
 	DefaultRefreshSec     = 30      // how long a revoked certificate may go on
 	DefaultIdleSec        = 900     // a connection nobody uses holds a place; opening one again costs a handshake
 	DefaultGCPercent      = 100     // the Go runtime's own
-	DefaultStateCacheMiB  = 16      // the hot part of an index of ten million tokens; see docs/capacity.md
+	DefaultStateCacheMiB  = 8       // keeps the daemon below 80 MB; the kernel caches the rest of the files
 	DefaultMemoryLimitMiB = 64      // the collector works harder near it, so that the process stays below 80 MB
 )
 

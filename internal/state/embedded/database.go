@@ -15,7 +15,7 @@ const (
 	// read it.
 	format = pebble.FormatValueSeparation
 	// defaultMemTableBytes of changes are collected before they become a table.
-	defaultMemTableBytes = 8 << 20
+	defaultMemTableBytes = 4 << 20
 	// memTables may wait for the disk before commits wait.
 	memTables = 4
 	// tableBytes keeps the filter of one table, which is read as a whole, below

@@ -41,16 +41,16 @@ import (
 
 // Defaults of Options.
 const (
-	// DefaultCacheBytes holds the indexes and filters of some ten million
-	// records; the records themselves are in the kernel's page cache.
-	DefaultCacheBytes = 16 << 20
+	// DefaultCacheBytes keeps the daemon small. The files are in the kernel's page
+	// cache as well, so a block that is not here costs a copy, not a disk.
+	DefaultCacheBytes = 8 << 20
 	defaultSweep      = time.Second
 )
 
 // Options say how an engine runs. The zero value is usable.
 type Options struct {
 	// CacheBytes of blocks are kept in memory; 0 is DefaultCacheBytes. The
-	// process needs up to 48 MiB more for what is not yet in tables.
+	// process needs up to 24 MiB more for what is not yet in tables.
 	CacheBytes int64
 	Sweep      time.Duration    // between looks for expired counters; 0 is 1 s, negative is never
 	Now        func() time.Time // the clock by which counters expire; nil is time.Now
