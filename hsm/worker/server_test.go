@@ -454,7 +454,7 @@ func TestDeadlinePassesWhileWaiting(t *testing.T) {
 	token.Pause = 50 * time.Millisecond
 	f := serve(t, token, nil)
 	c := f.dial(t)
-	items := make([]frame.Item, 32) // four crossings
+	items := make([]frame.Item, 32)                       // four crossings
 	deadline := monotonic(t) + int64(75*time.Millisecond) // of all: making them takes long on a busy machine
 	for i := range items {
 		items[i] = workertest.Item(workertest.VisaKey, cryptogram.VisaCVN18, uint32(i+1))
