@@ -190,6 +190,19 @@ func (d *dev) path(name ...string) string {
 	return filepath.Join(append([]string{d.layout.Dir}, name...)...)
 }
 
+// setAside makes room for the journal and memory of a new token: those of an
+// older one know its tokens under a key that is gone.
+func (d *dev) setAside() error {
+	old := time.Now().UTC().Format("20060102T150405.000")
+	for _, dir := range []string{"journal", "memory"} {
+		err := os.Rename(d.path(dir), d.path(dir+"-until-"+old))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // files makes what is the same wherever secrets are: phone, logs and policy.
 func (d *dev) files(listen string) (*config.Daemon, error) {
 	if socket := filepath.Join(d.layout.Run(), longestSocket); len(socket) > maxSocketPathBytes {
@@ -197,6 +210,11 @@ func (d *dev) files(listen string) (*config.Daemon, error) {
 	}
 	if err := ensurePhone(d.path("phone")); err != nil {
 		return nil, err
+	}
+	if d.made {
+		if err := d.setAside(); err != nil {
+			return nil, err
+		}
 	}
 	for _, dir := range []string{"journal", "log", "memory"} {
 		if err := os.Mkdir(d.path(dir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
