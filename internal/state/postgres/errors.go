@@ -27,6 +27,7 @@ const (
 	uniqueViolation      = "23505"
 	undefinedTable       = "42P01"
 	duplicateTable       = "42P07"
+	duplicateObject      = "42710" // of a table's row type
 )
 
 func code(err error) string {

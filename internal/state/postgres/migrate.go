@@ -126,7 +126,7 @@ func migrating(ctx context.Context, o Options, f func(context.Context, *conn, []
 func prepareSchema(ctx context.Context, c *conn) error {
 	for _, sql := range []string{makeSchemaTable, makeSchemaLock} {
 		err := c.exec(ctx, sql)
-		if code(err) == uniqueViolation || code(err) == duplicateTable {
+		if code(err) == uniqueViolation || code(err) == duplicateTable || code(err) == duplicateObject {
 			err = c.exec(ctx, sql)
 		}
 		if err != nil {
