@@ -83,7 +83,12 @@ func (d *cycle) Settled(ops []*store.Op) {
 		e := &op.Event
 		if e.ATC++; e.ATC == 1000 {
 			e.ATC = 0
-			op.Subjects[0].Key[2]++ // another token
+			k := &op.Subjects[0].Key // another token
+			for i := 8; i < len(k); i++ {
+				if k[i]++; k[i] != 0 {
+					break
+				}
+			}
 		}
 		e.Requests[0][5], e.Requests[0][6] = byte(e.ATC>>8), byte(e.ATC)
 		d.next = append(d.next, op)
