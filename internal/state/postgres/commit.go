@@ -89,7 +89,7 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 	if err := e.standing(); err != nil {
 		return err
 	}
-	c, _, err := e.writes.get(ctx)
+	c, _, err := e.conns.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 	acknowledged := e.acknowledged.Load()
 	if p.tried > 0 {
 		if acknowledged >= p.tried {
-			e.writes.put(c, nil)
+			e.conns.put(c, nil)
 			return fmt.Errorf("%w: commit %d happened, but the database's answer was lost", state.ErrUnavailable, p.tried)
 		}
 		e.counts.recovered.Add(1)
@@ -112,7 +112,7 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 		return e.spoilt(ctx, c, err)
 	}
 	e.doubt = false
-	e.writes.put(c, nil)
+	e.conns.put(c, nil)
 	if !found.held {
 		return e.refused(found, g)
 	}
@@ -124,7 +124,7 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 
 // spoilt gives a connection up after an error.
 func (e *Engine) spoilt(ctx context.Context, c *conn, err error) error {
-	e.writes.put(c, err)
+	e.conns.put(c, err)
 	if answered(err) || ctx.Err() != nil || errors.Is(err, errNotReplicated) || e.standing() != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (e *Engine) transact(ctx context.Context, c *conn, p *plan, g guard) (found
 	err = e.repeat(ctx, func() error {
 		c.warning = ""
 		if p.fits(e.together) {
-			found, err = p.statement(ctx, c, e.o.Instance, g)
+			found, err = p.statement(ctx, c, e.o.Isolation, e.o.Instance, g)
 		} else {
 			found, err = e.transaction(ctx, c, p, g)
 		}
@@ -201,7 +201,7 @@ func (e *Engine) repeat(ctx context.Context, f func() error) error {
 // transaction is the slower way: for pairs (Also), and where a statement may
 // change a table once only. The guard comes first here too, see above.
 func (e *Engine) transaction(ctx context.Context, c *conn, p *plan, g guard) (found instanceRow, err error) {
-	if err := c.exec(ctx, "BEGIN"); err != nil {
+	if err := c.exec(ctx, e.o.Isolation.begin()); err != nil {
 		return found, err
 	}
 	found, err = e.inTransaction(ctx, c, p, g)
@@ -221,13 +221,19 @@ func (c *conn) commit(ctx context.Context) error {
 		return err
 	}
 	if len(results) != 1 || results[0].CommandTag.String() != "COMMIT" {
-		return errors.New("the database did not commit the transaction")
+		return errNotCommitted
 	}
 	return nil
 }
 
+var errNotCommitted = errors.New("the database did not commit the transaction")
+
+// inTheOpenOne is in place of a level for a statement of a transaction that has
+// begun already.
+const inTheOpenOne Isolation = ""
+
 func (e *Engine) inTransaction(ctx context.Context, c *conn, p *plan, g guard) (found instanceRow, err error) {
-	found, err = (&plan{}).statement(ctx, c, e.o.Instance, g)
+	found, err = (&plan{}).statement(ctx, c, inTheOpenOne, e.o.Instance, g)
 	if err != nil || !found.held {
 		return found, err
 	}
@@ -239,7 +245,7 @@ func (e *Engine) inTransaction(ctx context.Context, c *conn, p *plan, g guard) (
 	g.expected = g.next // this transaction's guard has set it
 	p.written = p.written[:0]
 	for _, part := range p.parts(e.together) {
-		found, err = part.statement(ctx, c, e.o.Instance, g)
+		found, err = part.statement(ctx, c, inTheOpenOne, e.o.Instance, g)
 		if err != nil {
 			return found, err
 		}

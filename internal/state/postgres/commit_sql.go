@@ -16,8 +16,8 @@ func (c *conn) commitSQL(s shape) string {
 }
 
 // commitSQL is the statement that writes a batch, with the parameters of
-// plan.arguments. Its one row is the instance's row before, and the keys of the
-// records that it has written.
+// plan.arguments. Its one row says whether the guard held, and the keys of the
+// records that were written.
 //
 // The condition of the counters is "IS TRUE" so that it stays a subquery, which
 // is hashed once; a join would be a nested loop.
@@ -70,8 +70,6 @@ func commitSQL(has shape) string {
 	RETURNING 1
 )`, next, next+1, next+2, next+3)
 	}
-	fmt.Fprintf(&s, `
-SELECT (SELECT count(*) FROM guard), coalesce(i.sequence, 0), coalesce(i.holder = $4, false), coalesce(i.epoch, 0), %s
-FROM (SELECT 1 AS one) AS o LEFT JOIN tapseal_instance i ON i.instance = $1`, keys)
+	fmt.Fprintf(&s, "\nSELECT (SELECT count(*) FROM guard), %s", keys)
 	return s.String()
 }

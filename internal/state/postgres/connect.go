@@ -39,6 +39,7 @@ type conn struct {
 	kind       kind
 	born       time.Time
 	generation int
+	settled    bool // see Engine.settle
 	statements map[string]*pgconn.StatementDescription
 	shapes     map[shape]string
 	args       arguments
@@ -47,7 +48,7 @@ type conn struct {
 
 // connect makes a connection, with the credentials of the moment, and checks
 // the server behind it: after a failover it may be another one.
-func connect(ctx context.Context, o Options, base *pgconn.Config, isolation Isolation) (*conn, error) {
+func connect(ctx context.Context, o Options, base *pgconn.Config) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	config := base.Copy()
@@ -63,7 +64,7 @@ func connect(ctx context.Context, o Options, base *pgconn.Config, isolation Isol
 		password.Wipe()
 	}
 	config.RuntimeParams["application_name"] = "tapseal"
-	config.RuntimeParams["default_transaction_isolation"] = string(isolation)
+	config.RuntimeParams["default_transaction_isolation"] = string(ReadCommitted) // a single statement has one snapshot in any case
 	config.RuntimeParams["statement_timeout"] = milliseconds(o.Timeout)
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(o.Timeout)
 	if o.Configure != nil {
@@ -187,24 +188,93 @@ func (c *conn) oneRow(ctx context.Context, sql string) ([]string, error) {
 // transaction of a single statement committed: the server may refuse that after
 // it has sent the rows.
 func (c *conn) run(ctx context.Context, sql string, row func(values [][]byte) error) error {
-	prepared := c.statements[sql]
-	if prepared == nil {
-		var err error
-		prepared, err = c.Prepare(ctx, "tapseal_"+strconv.Itoa(len(c.statements)), sql, nil)
+	prepared, err := c.prepared(ctx, sql)
+	if err != nil {
+		return err
+	}
+	_, err = rows(c.ExecStatement(ctx, prepared, c.args.values(), binaryFormat, binaryFormat), row)
+	return err
+}
+
+// runAt is run at a level of its own: its transaction is opened and committed in
+// the same round trip.
+func (c *conn) runAt(ctx context.Context, level Isolation, sql string, row func(values [][]byte) error) error {
+	if level == ReadCommitted || level == inTheOpenOne {
+		return c.run(ctx, sql, row)
+	}
+	var batch pgconn.Batch
+	for i, text := range []string{level.begin(), sql, "COMMIT"} {
+		prepared, err := c.prepared(ctx, text)
 		if err != nil {
 			return err
 		}
-		c.statements[sql] = prepared
+		var values [][]byte
+		if i == 1 {
+			values = c.args.values()
+		}
+		batch.ExecStatement(prepared, values, binaryFormat, binaryFormat)
 	}
-	result := c.ExecStatement(ctx, prepared, c.args.values(), binaryFormat, binaryFormat)
+	err := c.commitBatch(ctx, &batch, row)
+	if err != nil && answered(err) && c.TxStatus() != idle {
+		if undo := c.exec(ctx, "ROLLBACK"); undo != nil {
+			return undo
+		}
+	}
+	return err
+}
+
+// idle is pgconn's name for a connection without a transaction.
+const idle = 'I'
+
+// commitBatch runs three statements, of which the second one has rows and the
+// third one must have committed.
+func (c *conn) commitBatch(ctx context.Context, batch *pgconn.Batch, row func(values [][]byte) error) error {
+	results := c.ExecBatch(ctx, batch)
+	var tag pgconn.CommandTag
+	var bad error
+	for i := 0; results.NextResult(); i++ {
+		each := row
+		if i != 1 {
+			each = nil
+		}
+		var err error
+		if tag, err = rows(results.ResultReader(), each); err != nil && bad == nil {
+			bad = err
+		}
+	}
+	if err := results.Close(); err != nil {
+		return err
+	}
+	if bad == nil && tag.String() != "COMMIT" {
+		bad = errNotCommitted
+	}
+	return bad
+}
+
+// prepared is a statement on this connection.
+func (c *conn) prepared(ctx context.Context, sql string) (*pgconn.StatementDescription, error) {
+	if s := c.statements[sql]; s != nil {
+		return s, nil
+	}
+	s, err := c.Prepare(ctx, "tapseal_"+strconv.Itoa(len(c.statements)), sql, nil)
+	if err != nil {
+		return nil, err
+	}
+	c.statements[sql] = s
+	return s, nil
+}
+
+// rows reads one result to its end.
+func rows(result *pgconn.ResultReader, row func(values [][]byte) error) (pgconn.CommandTag, error) {
 	var bad error
 	for result.NextRow() {
 		if row != nil && bad == nil {
 			bad = row(result.Values())
 		}
 	}
-	if _, err := result.Close(); err != nil {
-		return err
+	tag, err := result.Close()
+	if err != nil {
+		return tag, err
 	}
-	return bad
+	return tag, bad
 }

@@ -56,7 +56,7 @@ func (e *Engine) SetControl(ctx context.Context, c state.Control) (epoch uint64,
 		return 0, err
 	}
 	defer end()
-	conn, _, err := e.writes.get(ctx)
+	conn, _, err := e.conns.get(ctx)
 	if err != nil {
 		return 0, unavailable(doing, err)
 	}
@@ -65,9 +65,9 @@ func (e *Engine) SetControl(ctx context.Context, c state.Control) (epoch uint64,
 		return err
 	})
 	if errors.Is(err, state.ErrControlChanged) {
-		e.writes.put(conn, nil)
+		e.conns.put(conn, nil)
 	} else {
-		e.writes.put(conn, err)
+		e.conns.put(conn, err)
 	}
 	if err != nil {
 		return 0, unavailable(doing, err)
@@ -78,7 +78,7 @@ func (e *Engine) SetControl(ctx context.Context, c state.Control) (epoch uint64,
 
 func (e *Engine) setControl(ctx context.Context, c *conn, control state.Control) (epoch uint64, err error) {
 	c.warning = ""
-	if err := c.exec(ctx, "BEGIN"); err != nil {
+	if err := c.exec(ctx, e.o.Isolation.begin()); err != nil {
 		return 0, err
 	}
 	epoch, err = e.changeControl(ctx, c, control)
@@ -143,7 +143,7 @@ func (e *Engine) listen(ctx context.Context) {
 }
 
 func (e *Engine) listenOnce(ctx context.Context) {
-	c, err := connect(ctx, e.o, e.base, ReadCommitted)
+	c, err := connect(ctx, e.o, e.base)
 	if err != nil {
 		return
 	}

@@ -24,8 +24,7 @@ import (
 type Engine struct {
 	o        Options
 	base     *pgconn.Config
-	reads    *pool
-	writes   *pool
+	conns    *pool
 	together bool // one statement may change a table twice
 	notifies bool // the server takes NOTIFY
 	changed  chan struct{}
@@ -41,7 +40,6 @@ type Engine struct {
 	// durable.
 	committing chan struct{}
 	holder     [16]byte // guarded by committing: what the instance's row must say for a commit to count
-	settled    *conn    // guarded by committing: the connection that holder was set on
 	doubt      bool     // guarded by committing: a commit may have happened
 
 	acknowledged atomic.Uint64 // the last sequence that the database has told to be durable
@@ -82,16 +80,14 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{o: o, base: base, changed: make(chan struct{}, 1), committing: make(chan struct{}, 1)}
-	// A read is one statement, which is one snapshot at any level.
-	e.reads = newPool(o.Readers, o.ConnectionLife, func(ctx context.Context) (*conn, error) {
-		return connect(ctx, o, base, ReadCommitted)
-	})
-	e.writes = newPool(2, o.ConnectionLife, func(ctx context.Context) (*conn, error) { // a commit and a control document
-		return connect(ctx, o, base, o.Isolation)
+	// One pool, so that a commit goes to the server process that has just read
+	// the same rows: it finds them in its processor's cache.
+	const writers = 2 // a commit and a control document
+	e.conns = newPool(o.Readers+writers, o.ConnectionLife, func(ctx context.Context) (*conn, error) {
+		return connect(ctx, o, base)
 	})
 	if err := e.begin(ctx); err != nil {
-		e.reads.close()
-		e.writes.close()
+		e.conns.close()
 		return nil, err
 	}
 	background, stop := context.WithCancel(context.Background())
@@ -104,11 +100,11 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 }
 
 func (e *Engine) begin(ctx context.Context) error {
-	c, _, err := e.writes.get(ctx)
+	c, _, err := e.conns.get(ctx)
 	if err != nil {
 		return opening(err)
 	}
-	defer func() { e.writes.put(c, err) }()
+	defer func() { e.conns.put(c, err) }()
 	e.together = c.kind == genuine || c.kind == yugabyte
 	e.notifies = c.kind == genuine
 	if err = checkSchema(ctx, c); err != nil {
@@ -153,8 +149,7 @@ func (e *Engine) Close() error {
 	}
 	e.stop()
 	e.done.Wait()
-	e.reads.close()
-	e.writes.close()
+	e.conns.close()
 	return nil
 }
 
@@ -183,8 +178,7 @@ func (e *Engine) standing() error {
 // giveUp drops all connections after one was cut.
 func (e *Engine) giveUp() {
 	e.counts.reconnects.Add(1)
-	e.reads.drop()
-	e.writes.drop()
+	e.conns.drop()
 }
 
 // backoff is how long to wait before attempt n (from 1) of a transaction that

@@ -372,15 +372,15 @@ func TestAnswerIsLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _, err := e.writes.get(t.Context())
+	c, _, err := e.conns.get(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := guard{expected: 1, next: 2, epoch: b.Epoch, holder: e.holder}
-	if found, err := p.statement(t.Context(), c, e.o.Instance, g); err != nil || !found.held {
+	if found, err := p.statement(t.Context(), c, e.o.Isolation, e.o.Instance, g); err != nil || !found.held {
 		t.Fatal(err)
 	}
-	e.writes.put(c, errCut) // nobody has seen the answer
+	e.conns.put(c, errCut) // nobody has seen the answer
 	e.doubt = true
 	if err := e.Commit(t.Context(), b); err != nil || b.Rows[0].Written {
 		t.Fatalf("version 1 was written over again: %v", err)

@@ -109,7 +109,7 @@ func migrating(ctx context.Context, o Options, f func(context.Context, *conn, []
 	if err != nil {
 		return nil, err
 	}
-	c, err := connect(ctx, o, base, ReadCommitted)
+	c, err := connect(ctx, o, base)
 	if err != nil {
 		return nil, opening(err)
 	}

@@ -36,6 +36,9 @@ const (
 	ReadCommitted Isolation = "read committed"
 )
 
+// begin opens a transaction.
+func (i Isolation) begin() string { return "BEGIN ISOLATION LEVEL " + string(i) }
+
 // Options say which database, and as whom.
 type Options struct {
 	// Connection is a PostgreSQL URL or keyword string; several hosts are tried

@@ -166,7 +166,8 @@ type guard struct {
 	holder                [16]byte
 }
 
-// An instanceRow is what a statement found.
+// An instanceRow is what the database says of the guard; of the row itself only
+// if the guard did not hold.
 type instanceRow struct {
 	held            bool // the guard's condition did
 	sequence, epoch uint64
@@ -177,17 +178,22 @@ func (r instanceRow) matches(g guard) bool {
 	return r.mine && r.sequence == g.expected && r.epoch == g.epoch
 }
 
-// statement runs commitSQL.
-func (p *plan) statement(ctx context.Context, c *conn, instance [16]byte, g guard) (found instanceRow, err error) {
+// statement runs commitSQL, in a transaction of its own unless one is open, and
+// says what the instance's row is if the guard refused.
+func (p *plan) statement(ctx context.Context, c *conn, level Isolation, instance [16]byte, g guard) (found instanceRow, err error) {
 	p.arguments(&c.args, instance, g)
 	p.written = p.written[:0]
 	sql := c.commitSQL(shape{changes: len(p.changes) > 0, inserts: len(p.inserts) > 0, adds: p.adds > 0})
-	err = c.run(ctx, sql, func(values [][]byte) error {
-		found, err = readInstanceRow(values)
+	err = c.runAt(ctx, level, sql, func(values [][]byte) error {
+		if len(values) != 2 {
+			return errMalformed
+		}
+		held, err := readInt8(values[0])
 		if err != nil {
 			return err
 		}
-		return readKeys(values[4], func(k state.Key) error {
+		found.held = held == 1
+		return readKeys(values[1], func(k state.Key) error {
 			r := p.find(k)
 			if r == nil {
 				return errMalformed
@@ -196,23 +202,30 @@ func (p *plan) statement(ctx context.Context, c *conn, instance [16]byte, g guar
 			return nil
 		})
 	})
-	return found, err
+	if err != nil || found.held {
+		return found, err
+	}
+	return readInstance(ctx, c, instance, g.holder)
 }
 
-// readInstanceRow reads the columns of commitSQL before the keys.
-func readInstanceRow(values [][]byte) (r instanceRow, err error) {
-	if len(values) != 5 || len(values[2]) != 1 {
-		return r, errMalformed
-	}
-	held, err := readInt8(values[0])
-	if err != nil {
-		return r, err
-	}
-	r.held, r.mine = held == 1, values[2][0] == 1
-	if r.sequence, err = readInt8(values[1]); err != nil {
-		return r, err
-	}
-	r.epoch, err = readInt8(values[3])
+const instanceSQL = `SELECT sequence, holder = $2, epoch FROM tapseal_instance WHERE instance = $1`
+
+// readInstance gives the row of the instance, which nothing holds.
+func readInstance(ctx context.Context, c *conn, instance, holder [16]byte) (r instanceRow, err error) {
+	c.args.reset()
+	c.args.uuid(instance)
+	c.args.uuid(holder)
+	err = c.run(ctx, instanceSQL, func(values [][]byte) (err error) {
+		if len(values) != 3 || len(values[1]) != 1 {
+			return errMalformed
+		}
+		r.mine = values[1][0] == 1
+		if r.sequence, err = readInt8(values[0]); err != nil {
+			return err
+		}
+		r.epoch, err = readInt8(values[2])
+		return err
+	})
 	return r, err
 }
 

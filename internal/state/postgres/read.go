@@ -8,20 +8,21 @@ import (
 	"github.com/tapseal/tapseal/internal/state"
 )
 
-// readBatch is one statement, so one snapshot and one round trip: records,
-// counters (negative ordinals), the epoch (ordinal 0, no bytes) and this
-// instance's sequence (ordinal 0, bytes that are empty). What does not exist
-// has no row.
-const readBatch = `
+// readRecords is one statement, so one snapshot and one round trip: records, and
+// this instance's row (ordinal 0: the sequence, and the epoch as bytes).
+// readBatch has counters as well (negative ordinals). What does not exist has no
+// row.
+const (
+	readRecords = `
 SELECT k.ord::int8, r.version, r.record
-FROM unnest($1::uuid[]) WITH ORDINALITY AS k(key, ord) JOIN tapseal_record r ON r.key = k.key
+FROM unnest($2::uuid[]) WITH ORDINALITY AS k(key, ord) JOIN tapseal_record r ON r.key = k.key
+UNION ALL
+SELECT 0::int8, sequence, int8send(epoch) FROM tapseal_instance WHERE instance = $1`
+	readBatch = readRecords + `
 UNION ALL
 SELECT -k.ord::int8, c.n, NULL::bytea
-FROM unnest($2::uuid[]) WITH ORDINALITY AS k(key, ord) JOIN tapseal_counter c ON c.key = k.key
-UNION ALL
-SELECT 0::int8, epoch, NULL::bytea FROM tapseal_control WHERE id = 1
-UNION ALL
-SELECT 0::int8, sequence, ''::bytea FROM tapseal_instance WHERE instance = $3`
+FROM unnest($3::uuid[]) WITH ORDINALITY AS k(key, ord) JOIN tapseal_counter c ON c.key = k.key`
+)
 
 // Read fills in every row, its Also, every counter, and the epoch.
 func (e *Engine) Read(ctx context.Context, b *state.Batch) error {
@@ -45,12 +46,12 @@ func (e *Engine) reading(ctx context.Context, doing string, f func(*conn) error)
 // the one from the pool does not live any more, or leads to an old server.
 func (e *Engine) asking(ctx context.Context, doing string, f func(*conn) error) error {
 	for {
-		c, fresh, err := e.reads.get(ctx)
+		c, fresh, err := e.conns.get(ctx)
 		if err != nil {
 			return unavailable(doing, err)
 		}
 		err = f(c)
-		e.reads.put(c, err)
+		e.conns.put(c, err)
 		if err == nil {
 			return nil
 		}
@@ -79,7 +80,11 @@ func (e *Engine) read(ctx context.Context, c *conn, b *state.Batch) error {
 	e.readArguments(&c.args, b)
 	forget(b)
 	r := reader{batch: b, arena: make([]byte, 0, len(b.Rows)*arenaBytes)}
-	if err := c.run(ctx, readBatch, r.row); err != nil {
+	sql := readRecords
+	if len(b.Counters) > 0 {
+		sql = readBatch
+	}
+	if err := c.run(ctx, sql, r.row); err != nil {
 		return err
 	}
 	if r.sequence < acknowledged {
@@ -91,6 +96,7 @@ func (e *Engine) read(ctx context.Context, c *conn, b *state.Batch) error {
 // Keys of Also rows follow those of the rows.
 func (e *Engine) readArguments(a *arguments, b *state.Batch) {
 	a.reset()
+	a.uuid(e.o.Instance)
 	also := 0
 	for i := range b.Rows {
 		if b.Rows[i].Also != nil {
@@ -107,12 +113,14 @@ func (e *Engine) readArguments(a *arguments, b *state.Batch) {
 		}
 	}
 	a.end()
+	if len(b.Counters) == 0 {
+		return
+	}
 	a.array(oidUUID, len(b.Counters))
 	for i := range b.Counters {
 		a.element(b.Counters[i].Key[:])
 	}
 	a.end()
-	a.uuid(e.o.Instance)
 }
 
 // forget: what the database has no row for is not there.
@@ -163,10 +171,11 @@ func (r *reader) row(values [][]byte) error {
 			return errMalformed
 		}
 		r.batch.Counters[i].Value = number
-	case values[2] == nil:
-		r.batch.Epoch = number
 	default:
 		r.sequence = number
+		if r.batch.Epoch, err = readInt8(values[2]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -56,17 +56,17 @@ func (e *Engine) fence(ctx context.Context, c *conn, least uint64) (sequence uin
 		return err
 	})
 	if err == nil && exists {
-		e.holder, e.settled, e.doubt = holder, c, false
+		e.holder, c.settled, e.doubt = holder, true, false
 	}
 	return sequence, exists, err
 }
 
 // settle finds out, on a new connection or when a commit is in doubt, where the
 // database is. A commit without its acknowledgement has moved it on by one.
-// Nothing has to be found out on a connection that has done so already: what
-// happened since went through it.
+// A connection that has done so already leads to the same server still, and the
+// guard of the commit itself looks at all that may have happened since.
 func (e *Engine) settle(ctx context.Context, c *conn) error {
-	if !e.doubt && e.settled == c {
+	if !e.doubt && c.settled {
 		return nil
 	}
 	acknowledged, doubt := e.acknowledged.Load(), e.doubt
@@ -75,7 +75,7 @@ func (e *Engine) settle(ctx context.Context, c *conn) error {
 		return err
 	}
 	if !exists || sequence < acknowledged {
-		e.settled = nil
+		c.settled = false
 		return e.regress(sequence)
 	}
 	if sequence > acknowledged+1 || sequence > acknowledged && !doubt {
@@ -130,12 +130,12 @@ func (e *Engine) AcceptRegression(ctx context.Context, sequence uint64) error {
 	if e.foreign.Load() {
 		return e.standing()
 	}
-	c, _, err := e.writes.get(ctx)
+	c, _, err := e.conns.get(ctx)
 	if err != nil {
 		return unavailable(doing, err)
 	}
 	err = e.takeOver(ctx, c, sequence)
-	e.writes.put(c, err)
+	e.conns.put(c, err)
 	if err != nil {
 		return unavailable(doing, err)
 	}

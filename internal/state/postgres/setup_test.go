@@ -122,12 +122,12 @@ func TestUnsafeServers(t *testing.T) {
 	for value, want := range map[string]string{"local": "on", "remote_write": "on", "on": "on", "remote_apply": "remote_apply"} {
 		c.Exec("postgres", "ALTER ROLE "+postgrestest.Superuser+" SET synchronous_commit = "+value)
 		e.giveUp()
-		w, _, err := e.writes.get(t.Context())
+		w, _, err := e.conns.get(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		row, err := w.oneRow(t.Context(), "SHOW synchronous_commit")
-		e.writes.put(w, err)
+		e.conns.put(w, err)
 		if err != nil || row[0] != want {
 			t.Errorf("%s became %v, %v", value, row, err)
 		}

@@ -52,7 +52,7 @@ func (e *Engine) sweep(ctx context.Context) {
 func (e *Engine) sweepOnce(ctx context.Context, at *[16]byte, before time.Time) (deleted uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 	defer cancel()
-	c, _, err := e.reads.get(ctx)
+	c, _, err := e.conns.get(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -68,7 +68,7 @@ func (e *Engine) sweepOnce(ctx context.Context, at *[16]byte, before time.Time) 
 		deleted, err = readInt8(values[0])
 		return err
 	})
-	e.reads.put(c, err)
+	e.conns.put(c, err)
 	e.counts.swept.Add(deleted)
 	return deleted, err
 }
