@@ -56,6 +56,8 @@ func writeReport(w io.Writer, r *server.StateReport) {
 		fits = "EMPTY beside a journal with commits, so OLDER than the journal: the daemon does not start on it"
 	case r.Older:
 		fits = "OLDER than the journal: the daemon does not start on it"
+	case r.LostBy != "":
+		fits = "OLDER than the journal of instance " + r.LostBy + ": no daemon starts on it"
 	}
 	p := func(format string, a ...any) { _, _ = fmt.Fprintf(w, format+"\n", a...) }
 	p("engine      %s\nstate       %s (commit %d, recorded %d)\ngeneration  %d\nstops       %d", r.Engine, fits, r.Sequence, r.Recorded, r.Generation, r.Stops)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("database is away", func(t *testing.T) { databaseAway(t, c, db) })
 	t.Run("killed", func(t *testing.T) { killed(t, c, db, tokensOfKills) })
 	t.Run("older dump", func(t *testing.T) { olderDump(t, c, db) })
+	t.Run("older for the other one", func(t *testing.T) { olderForOne(t, c, db) })
 }
 
 // duplicates sends each cryptogram eight times at once, over both daemons.
@@ -113,19 +115,58 @@ func databaseAway(t *testing.T, c *Cluster, db *Database) {
 // olderDump restores yesterday's dump over today's database.
 func olderDump(t *testing.T, c *Cluster, db *Database) {
 	dump := filepath.Join(t.TempDir(), "dump")
-	stop := func() {
-		for _, d := range c.Daemons {
-			d.Stop()
-		}
+	save := func() { db.dump(t, dump) }
+	restore := func() { db.restore(t, dump) }
+	older(t, c.Daemons, tokensOfSingles+2000, func() { stopAll(c) }, save, restore)
+}
+
+// olderForOne restores a dump that lacks nothing of one daemon. It starts, and
+// stops deciding as soon as the other one has found its own commits missing.
+func olderForOne(t *testing.T, c *Cluster, db *Database) {
+	busy, idle := c.Daemons[0], c.Daemons[1]
+	at := func(atc uint16) Transaction { return Transaction{Token: tokensOfSingles + 3000, ATC: atc, Date: time.Now().UTC().Add((14 + 24) * time.Hour)} }
+	dump := filepath.Join(t.TempDir(), "dump")
+	idle.mustAccept(t, at(10), "saved")
+	db.dump(t, dump)
+	busy.mustAccept(t, at(20), "lost")
+	stopAll(c)
+	db.restore(t, dump)
+	idle.Begin()
+	idle.mustAccept(t, at(11), "between") // nobody has found anything yet
+	mustNotStart(t, busy)
+	if v, err := idle.try(t, at(20), "again"); err != nil || v.GetVerdict() != tapsealv1.Verdict_VERDICT_UNKNOWN || v.GetRetry() != tapsealv1.RetryClass_RETRY_CLASS_OPERATOR {
+		t.Errorf("a replay where the other one was told: %v, %v", v, err)
 	}
-	save := func() { client(t, db.Primary, "pg_dump", "-Fc", "-d", databaseName, "-f", dump) }
-	restore := func() {
-		for _, sql := range []string{"DROP DATABASE tapseal", setUpDatabase[2], setUpDatabase[3], setUpDatabase[4]} {
-			db.Primary.Exec("postgres", sql)
-		}
-		client(t, db.Primary, "pg_restore", "-d", databaseName, dump)
+	mustNotStart(t, busy)
+	if out, err := busy.Run("state", "accept", "--config", busy.Config, "--floors-raised"); err == nil || !strings.Contains(out, "since they were raised") {
+		t.Errorf("with floors of an older loss: %v: %s", err, out)
 	}
-	older(t, c.Daemons, tokensOfSingles+2000, stop, save, restore)
+	if out, err := busy.Run("state", "accept", "--config", busy.Config, "--apply", "--reason", "restored a dump"); err != nil {
+		t.Fatalf("accepting: %v: %s", err, out)
+	}
+	idle.mustRefuse(t, at(20), "again", tapsealv1.Reason_REASON_ATC_UNDER_FLOOR)
+	busy.Begin()
+	busy.mustRefuse(t, at(20), "again", tapsealv1.Reason_REASON_ATC_UNDER_FLOOR)
+	idle.mustAccept(t, at(11+2*200+1), "above")
+}
+
+func stopAll(c *Cluster) {
+	for _, d := range c.Daemons {
+		d.Stop()
+	}
+}
+
+func (db *Database) dump(t *testing.T, file string) {
+	t.Helper()
+	client(t, db.Primary, "pg_dump", "-Fc", "-d", databaseName, "-f", file)
+}
+
+func (db *Database) restore(t *testing.T, file string) {
+	t.Helper()
+	for _, sql := range []string{"DROP DATABASE tapseal", setUpDatabase[2], setUpDatabase[3], setUpDatabase[4]} {
+		db.Primary.Exec("postgres", sql)
+	}
+	client(t, db.Primary, "pg_restore", "-d", databaseName, file)
 }
 
 // client runs a program of PostgreSQL against a server.

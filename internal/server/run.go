@@ -152,10 +152,10 @@ func (d *daemon) openState(ctx context.Context, metrics *observability.Metrics) 
 	if err != nil {
 		return err
 	}
-	if err := checkNotOlder(ctx, d.state, d.cfg.Journal.Dir, d.journal.Stats().LastSequence); err != nil {
+	if err := checkNotOlder(ctx, d.state, d.cfg.Journal.Dir, d.journal, time.Now()); err != nil {
 		return err
 	}
-	d.store, err = store.New(ctx, d.state, store.Options{Log: d.deps.Log, OnCommit: metrics.StateCommitted})
+	d.store, err = store.New(ctx, d.state, store.Options{Log: d.deps.Log, Instance: d.state.instanceName(d.journal.ID()), OnCommit: metrics.StateCommitted})
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/tapseal/tapseal/audit"
 	"github.com/tapseal/tapseal/internal/config"
@@ -13,6 +15,7 @@ import (
 	"github.com/tapseal/tapseal/internal/state"
 	"github.com/tapseal/tapseal/internal/state/embedded"
 	"github.com/tapseal/tapseal/internal/state/postgres"
+	"github.com/tapseal/tapseal/internal/state/store"
 )
 
 // Kinds of engines.
@@ -118,10 +121,11 @@ func emptyStateError(dir string) error {
 // A fitting is what a state and the journal beside it know of one daemon's
 // commits.
 type fitting struct {
-	known, recorded uint64 // the last commit, as the state and as the journal have it
-	noJournal       bool   // the journal has no record at all: one that was ever used has that of a start
-	untouched       bool   // an embedded state that nothing was ever written to
-	dir             string // of an embedded state
+	known, recorded uint64      // the last commit, as the state and as the journal have it
+	noJournal       bool        // the journal has no record at all: one that was ever used has that of a start
+	untouched       bool        // an embedded state that nothing was ever written to
+	dir             string      // of an embedded state
+	lost            *state.Loss // that nobody has accepted; of any instance
 }
 
 // older reports whether the journal is ahead.
@@ -143,6 +147,8 @@ func (f *fitting) err() error {
 		return emptyStateError(f.dir)
 	case f.older():
 		return fmt.Errorf("commit %d is the last one there, and %d is recorded: %w", f.known, f.recorded, errOlderState)
+	case f.lost != nil:
+		return fmt.Errorf("instance %s misses its commits up to %d: %w", f.lost.Instance, f.lost.Acknowledged, errOlderState)
 	}
 	return nil
 }
@@ -162,15 +168,36 @@ func (d *engineDoor) fit(ctx context.Context, journalDir string, journalRecords 
 		return nil, fmt.Errorf("state: %w", err)
 	}
 	f.untouched = d.kind == engineEmbedded && f.known == 0 && control.Epoch == 0
+	rules, err := state.ParseRules(control.Document)
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	f.lost = rules.Lost()
 	return f, nil
 }
 
+// instanceName is how the daemon of a journal is called before people; empty
+// where it is the only one.
+func (d *engineDoor) instanceName(journal [16]byte) string {
+	if d.kind == engineEmbedded {
+		return ""
+	}
+	return hex.EncodeToString(journal[:])
+}
+
 // checkNotOlder compares what the state knows of this daemon's commits with what
-// the journal does.
-func checkNotOlder(ctx context.Context, d *engineDoor, journalDir string, journalRecords uint64) error {
-	f, err := d.fit(ctx, journalDir, journalRecords)
+// the journal does. If it lacks some, the daemons that it shares the state with
+// are told.
+func checkNotOlder(ctx context.Context, d *engineDoor, journalDir string, journal *audit.Journal, now time.Time) error {
+	f, err := d.fit(ctx, journalDir, journal.Stats().LastSequence)
 	if err != nil {
 		return err
+	}
+	if name := d.instanceName(journal.ID()); name != "" && f.older() {
+		err := store.TellLoss(ctx, d, state.Loss{Instance: name, Acknowledged: f.recorded, At: now.Unix()})
+		if err != nil {
+			return errors.Join(f.err(), fmt.Errorf("the other daemons of this database could not be told, stop them: %w", err))
+		}
 	}
 	if err := f.err(); err != nil {
 		return fmt.Errorf("state: %w", err)

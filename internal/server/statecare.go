@@ -21,6 +21,9 @@ type StateReport struct {
 	Sequence uint64 `json:"sequence"` // this daemon's last commit, as the state has it
 	Recorded uint64 `json:"recorded"` // and as the journal does
 	Older    bool   `json:"older"`    // the daemon does not start on it
+	// LostBy names an instance of which commits are missing, and nobody has
+	// accepted that; the daemon does not start, whichever it is.
+	LostBy string `json:"lost_by,omitempty"`
 	// JournalGone: the journal is empty and the state is not; the daemon does not
 	// start.
 	JournalGone bool `json:"journal_gone"`
@@ -73,6 +76,8 @@ func (a *Acceptance) check(r *StateReport, now time.Time) error {
 		return errors.New("--floors-raised: the state of the embedded engine has no other daemon that could have raised its floors")
 	case a.FloorsRaised && r.Generation == 0:
 		return errors.New("--floors-raised: no daemon has accepted this database's state yet, so its floors are not raised: leave the flag out")
+	case a.FloorsRaised && r.LostBy != "":
+		return errors.New("--floors-raised: instance " + r.LostBy + " has lost commits since they were raised the last time: leave the flag out")
 	case a.FloorsRaised && a.Force:
 		return errors.New("--force raises floors, and --floors-raised does not: only one of them can be meant")
 	case !a.FloorsRaised && (a.FloorDate.Before(first) || a.FloorDate.After(now.Add(maxFloorAhead))):
@@ -147,7 +152,10 @@ func (b *stateBench) report(ctx context.Context) (*StateReport, state.Control, *
 		return nil, state.Control{}, nil, err
 	}
 	r.Sequence, r.Recorded, r.Older, r.JournalGone, r.Empty = f.known, f.recorded, f.older(), f.gone(), f.empty()
-	r.NothingToAccept = !f.older() && !f.noJournal
+	r.NothingToAccept = !f.older() && !f.noJournal && f.lost == nil
+	if f.lost != nil {
+		r.LostBy = f.lost.Instance
+	}
 	if err := f.err(); err != nil {
 		r.Problem = err.Error()
 	}

@@ -48,15 +48,64 @@ type Rules struct {
 	SubjectKey  string         `json:"subject_key,omitempty"`
 	PreviousKey string         `json:"previous_subject_key,omitempty"`
 	Stops       []StandingStop `json:"stops,omitempty"`
+	// Losses are what instances have found missing in the state, the last one of
+	// each. While one is not accepted, no instance decides anything.
+	Losses []Loss `json:"losses,omitempty"`
 }
 
 const rulesFormat = 1
 
+// A Loss is that the state lacks commits of an instance: it is an older one, also
+// for the instances that lost nothing of their own and would not notice.
+type Loss struct {
+	Instance     string `json:"instance"`     // its name, for people
+	Acknowledged uint64 `json:"acknowledged"` // the last commit that it knows of
+	At           int64  `json:"at"`           // Unix seconds
+	Accepted     bool   `json:"accepted,omitempty"`
+}
+
+// maxLosses bounds the accepted ones that are kept.
+const maxLosses = 64
+
+// Lose notes a loss, and reports whether it is a new one. One that was accepted
+// is no new one, so that an instance which is started again and again before it
+// has accepted its own does not stop the others.
+func (r *Rules) Lose(l Loss) bool {
+	i := slices.IndexFunc(r.Losses, func(k Loss) bool { return k.Instance == l.Instance })
+	if i >= 0 && r.Losses[i].Acknowledged >= l.Acknowledged {
+		return false
+	}
+	if i >= 0 {
+		r.Losses = slices.Delete(r.Losses, i, i+1)
+	}
+	for len(r.Losses) >= maxLosses {
+		i := slices.IndexFunc(r.Losses, func(k Loss) bool { return k.Accepted })
+		r.Losses = slices.Delete(r.Losses, max(i, 0), max(i, 0)+1) // one that is not accepted stops everything
+	}
+	l.Accepted = false
+	r.Losses = append(r.Losses, l)
+	return true
+}
+
+// Lost is a loss that nobody has accepted, nil if there is none.
+func (r *Rules) Lost() *Loss {
+	for i := range r.Losses {
+		if !r.Losses[i].Accepted {
+			return &r.Losses[i]
+		}
+	}
+	return nil
+}
+
 // Restored begins a generation, after an older state was restored: up to raise
 // above the highest ATC of each record, and without one up to date (YYMMDD as
 // BCD, 0 is none), nothing is accepted. What earlier generations raised goes on
-// being added, for the records that nobody has touched since.
+// being added, for the records that nobody has touched since. It accepts every
+// loss.
 func (r *Rules) Restored(raise uint16, date uint32) {
+	for i := range r.Losses {
+		r.Losses[i].Accepted = true
+	}
 	r.Generation++
 	r.Raise = uint16(min(uint32(r.Raise)+uint32(raise), 0xFFFF))
 	r.FloorDate = max(r.FloorDate, date)

@@ -62,6 +62,7 @@ func (s *Store) process(ops []*Op) {
 		err := s.once(w)
 		s.note(err)
 		if err != nil {
+			s.tell(err)
 			s.abandon(w, err)
 		}
 		deliver(w.done)
@@ -103,6 +104,9 @@ func (s *Store) once(w *work) error {
 	if w.batch.Epoch != rules.epoch {
 		return s.reload(ctx, w)
 	}
+	if l := rules.rules.Lost(); l != nil {
+		return lossError(l)
+	}
 	w.decode()
 	for _, op := range w.open {
 		if op.token >= 0 {
@@ -120,6 +124,7 @@ func (s *Store) once(w *work) error {
 		}
 		return err
 	}
+	s.last, s.told = w.batch.Sequence, false
 	s.settle(w)
 	return nil
 }

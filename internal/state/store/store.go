@@ -31,6 +31,9 @@ const (
 // Options of a Store. The zero value is usable.
 type Options struct {
 	Log *slog.Logger
+	// Instance names this one of several on the same state, for people; empty for
+	// the only one.
+	Instance string
 	// OnCommit is told of every batch: operations and how long it took.
 	OnCommit func(ops int, took time.Duration)
 	// Now is the clock, for tests.
@@ -56,7 +59,10 @@ type Store struct {
 	failed chan error
 	stats  counters
 
-	work work // the goroutine's own
+	// The goroutine's own.
+	work work
+	last uint64 // sequence of the last commit
+	told bool   // the others know of a loss
 }
 
 type epochRules struct {
