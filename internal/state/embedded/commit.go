@@ -59,12 +59,13 @@ func (c *committer) handle(r *request) {
 	}
 	c.number++
 	r.number = c.number
-	c.e.begun.Store(c.number) // before anybody can see it
+	c.e.known.begin(c.number, r) // before anybody can see it
 	if m.err() == nil {
 		// After this the batch is in memory, and in the queue for the log.
 		if err := c.e.db.ApplyNoSyncWait(r.batch, pebble.Sync); err != nil {
 			m.poison("writing to the database", clean(err))
 		}
+		c.e.known.applied.Store(c.number)
 	}
 	if err := m.err(); err != nil {
 		r.err = err
@@ -123,14 +124,9 @@ func (c *committer) stageCommit(r *request) (err error) {
 			err = closing
 		}
 	}()
-	for i := range r.writes {
-		w := &r.writes[i]
-		version, err := v.version(&w.key)
-		if err != nil {
+	if c.e.known.versions(r) > 0 {
+		if err := v.compare(r); err != nil {
 			return err
-		}
-		if version != w.version {
-			r.ok[w.row] = false
 		}
 	}
 	const overhead = 64 // bytes of key, version and lengths
@@ -142,6 +138,24 @@ func (c *committer) stageCommit(r *request) (err error) {
 	c.sequence++
 	r.sequence = c.sequence
 	setNumber(r.batch, keySequence[:], r.sequence)
+	return nil
+}
+
+// compare looks up the versions of what is not known.
+func (v *view) compare(r *request) error {
+	for i := range r.writes {
+		w := &r.writes[i]
+		if !w.unknown {
+			continue
+		}
+		version, err := v.version(&w.key)
+		if err != nil {
+			return err
+		}
+		if version != w.version {
+			r.ok[w.row] = false
+		}
+	}
 	return nil
 }
 

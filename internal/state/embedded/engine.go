@@ -99,10 +99,8 @@ type Engine struct {
 	running  sync.WaitGroup
 	stop     chan struct{} // ends the sweeper
 
-	// begun is the number of the last change that may be visible, durable that
-	// of the last one that is on the medium.
-	begun   atomic.Uint64
-	durable watermark
+	known   *known
+	durable watermark // the number of the last change that is on the medium
 
 	sequence atomic.Uint64                 // durable
 	control  atomic.Pointer[state.Control] // durable
@@ -158,7 +156,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, dir: dir, medium: newMedium(o.Log),
 		requests: make(chan *request, queueLength), syncing: make(chan *request, queueLength),
-		stop: make(chan struct{}), changed: make(chan struct{}, 1),
+		stop: make(chan struct{}), changed: make(chan struct{}, 1), known: newKnown(),
 	}
 	if err := e.openOrBreak(); err != nil {
 		return nil, fmt.Errorf("%s %q: %w", doing, dir, err)

@@ -83,7 +83,7 @@ func (e *Engine) Read(ctx context.Context, b *state.Batch) error {
 
 // settled waits until everything that may have been visible by now is durable.
 func (e *Engine) settled(ctx context.Context, doing string) error {
-	n := e.begun.Load()
+	n := e.known.begun.Load()
 	for {
 		advanced := e.durable.reached(n)
 		if advanced == nil {
@@ -107,6 +107,7 @@ func (e *Engine) read(b *state.Batch) (err error) {
 	defer e.lookups.Put(l)
 	l.sort(b)
 	defer l.forget()
+	applied := e.known.applied.Load() // before the view
 	v, err := e.view()
 	if err != nil {
 		return err
@@ -129,6 +130,7 @@ func (e *Engine) read(b *state.Batch) (err error) {
 		}
 		c.Value = counted.n
 	}
+	e.known.learn(applied, l.rows)
 	return nil
 }
 

@@ -44,6 +44,7 @@ type write struct {
 	start, end int    // of the record in data
 	row        int    // of the caller's batch
 	also       bool
+	unknown    bool // the committer has to look the version up
 	adds       [2]state.Add
 }
 
