@@ -59,7 +59,18 @@ func TestDecisionsKeepTheirForm(t *testing.T) {
 	if err != nil || act[framePrefixBytes] != 2 {
 		t.Fatalf("version %d, %v", act[framePrefixBytes], err)
 	}
+	marked := Record{Kind: KindAdministration, Action: ActionSuspend, Outcome: OutcomeDone, StateSequence: 1 << 40}
+	b, err = appendRecord(nil, &marked)
+	if err != nil || b[framePrefixBytes] != 4 {
+		t.Fatalf("version %d, %v", b[framePrefixBytes], err)
+	}
+	if back, _, err := decodeRecord(b); err != nil || back.StateSequence != marked.StateSequence || back.Action != marked.Action {
+		t.Errorf("read back %+v, %v", back, err)
+	}
 	for name, spoil := range map[string]func(body []byte) []byte{
+		"no sequence":        func(b []byte) []byte { b[0] = 4; return append(b, 0) },
+		"version 4, cut":     func(b []byte) []byte { b[0] = 4; return b },
+		"version 5":          func(b []byte) []byte { b[0] = 5; return b },
 		"version 3":          func(b []byte) []byte { b[0] = 3; return b },
 		"act as version 1":   func(b []byte) []byte { b[0] = 1; return b },
 		"decision as an act": func(b []byte) []byte { b[1] = byte(KindDecision); return b },

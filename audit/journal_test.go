@@ -140,6 +140,11 @@ func FuzzDecodeRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b[framePrefixBytes:])
+	act := Record{Kind: KindAdministration, Action: ActionSuspend, Outcome: OutcomeDone, StateSequence: 300}
+	if b, err = appendRecord(nil, &act); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[framePrefixBytes:])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := decodeBody(body)
 		if err != nil {

@@ -156,8 +156,8 @@ type Record struct {
 	Freshness  uint8             `json:"freshness,omitempty"` // number of tapseal.v1.Freshness
 	Token      Token             `json:"token,omitzero"`      // the token that was tapped; zero: not known
 	// StateSequence is the commit of the token's state that the decision rests
-	// on; 0 if it changed nothing. It proves, after a restore, that the state is
-	// not older than this decision.
+	// on, or one that came after the act; 0 if it changed nothing. It proves, after
+	// a restore, that the state is not older than this record.
 	StateSequence uint64 `json:"state_sequence,omitempty"`
 	CutBytes      uint64 `json:"cut_bytes,omitempty"` // KindRecovered only
 
@@ -172,12 +172,14 @@ type Record struct {
 }
 
 // Versions of an encoded record, its first byte. Acts have text fields after
-// those of version 1, and decisions what the state of their token said; everything
+// those of version 1, those on the state its sequence after them, and decisions
+// what the state of their token said; everything
 // else is still written as version 1, so that a reader of before understands it.
 const (
-	recordVersion      = 1
-	recordVersionAct   = 2
-	recordVersionState = 3
+	recordVersion         = 1
+	recordVersionAct      = 2
+	recordVersionState    = 3
+	recordVersionStateAct = 4
 )
 
 // firstReasons are the ones in the fixed part, which all versions have.
@@ -185,6 +187,8 @@ const firstReasons = 4
 
 func (r *Record) version() byte {
 	switch {
+	case r.Kind == KindAdministration && r.StateSequence != 0:
+		return recordVersionStateAct
 	case r.Kind == KindAdministration:
 		return recordVersionAct
 	case r.Freshness != 0 || r.StateSequence != 0 || r.Token != Token{} || [MaxReasons - firstReasons]uint8(r.Reasons[firstReasons:]) != [MaxReasons - firstReasons]uint8{}:
@@ -230,10 +234,13 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	dst = appendText(dst, r.KeySet)
 	dst = binary.AppendUvarint(dst, r.CutBytes)
 	switch r.version() {
-	case recordVersionAct:
+	case recordVersionAct, recordVersionStateAct:
 		dst = append(dst, byte(r.Action), byte(r.Outcome))
 		for _, field := range r.actFields() {
 			dst = appendText(dst, *field)
+		}
+		if r.StateSequence != 0 {
+			dst = binary.AppendUvarint(dst, r.StateSequence)
 		}
 	case recordVersionState:
 		dst = append(append(dst, r.Reasons[firstReasons:]...), r.Freshness)
@@ -290,10 +297,11 @@ func decodeBody(b []byte) (Record, error) {
 		return Record{}, errRecordCut
 	}
 	version := b[0]
-	if version < recordVersion || version > recordVersionState {
-		return Record{}, fmt.Errorf("record has version %d, only %d to %d are known", version, recordVersion, recordVersionState)
+	if version < recordVersion || version > recordVersionStateAct {
+		return Record{}, fmt.Errorf("record has version %d, only %d to %d are known", version, recordVersion, recordVersionStateAct)
 	}
-	if (version == recordVersionAct) != (Kind(b[1]) == KindAdministration) {
+	isAct := version == recordVersionAct || version == recordVersionStateAct
+	if isAct != (Kind(b[1]) == KindAdministration) {
 		return Record{}, fmt.Errorf("record has version %d and kind %d", version, b[1])
 	}
 	r := Record{
@@ -324,6 +332,13 @@ func decodeBody(b []byte) (Record, error) {
 		b, err = r.decodeAct(b)
 	case recordVersionState:
 		b, err = r.decodeState(b)
+	case recordVersionStateAct:
+		if b, err = r.decodeAct(b); err == nil {
+			b, err = r.decodeSequence(b)
+		}
+		if err == nil && r.StateSequence == 0 {
+			err = errors.New("record of an act on the state has no sequence")
+		}
 	}
 	if err != nil {
 		return Record{}, err
@@ -342,12 +357,16 @@ func (r *Record) decodeState(b []byte) (rest []byte, err error) {
 	copy(r.Reasons[firstReasons:], b)
 	r.Freshness = b[MaxReasons-firstReasons]
 	copy(r.Token[:], b[MaxReasons-firstReasons+1:])
-	sequence, used := binary.Uvarint(b[fixed:])
+	return r.decodeSequence(b[fixed:])
+}
+
+func (r *Record) decodeSequence(b []byte) (rest []byte, err error) {
+	sequence, used := binary.Uvarint(b)
 	if used <= 0 {
 		return nil, errRecordCut
 	}
 	r.StateSequence = sequence
-	return b[fixed+used:], nil
+	return b[used:], nil
 }
 
 func (r *Record) decodeAct(b []byte) (rest []byte, err error) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,8 +40,11 @@ func TestEmbedded(t *testing.T) {
 func olderCopy(t *testing.T, d *Daemon) {
 	d.Begin()
 	var copied string
+	nights := 0
 	save := func() {
-		out, err := d.Administration("operator").BackupState(t.Context(), &tapsealv1.BackupStateRequest{Name: "last-night", Reason: "every night"})
+		nights++
+		name := fmt.Sprintf("night-%d", nights)
+		out, err := d.Administration("operator").BackupState(t.Context(), &tapsealv1.BackupStateRequest{Name: name, Reason: "every night"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,6 +62,28 @@ func olderCopy(t *testing.T, d *Daemon) {
 		}
 	}
 	older(t, []*Daemon{d}, tokensOfSingles, d.Stop, save, restore)
+
+	// An act alone makes a state older: without it a stolen card would go on.
+	for _, what := range []*tapsealv1.Target{
+		{What: &tapsealv1.Target_DeviceId{DeviceId: "stolen-phone"}},
+		{What: &tapsealv1.Target_BinRange{BinRange: "999999"}},
+	} {
+		d.Await()
+		save()
+		dry := false
+		_, err := d.Administration("operator").Suspend(t.Context(), &tapsealv1.SuspendRequest{Target: what, Reason: "stolen", DryRun: &dry})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Stop()
+		restore()
+		mustNotStart(t, d)
+		out, err := d.Run("state", "accept", "--config", d.Config, "--apply", "--reason", "restored it")
+		if err != nil || !strings.Contains(out, `"stolen"`) {
+			t.Fatalf("%v: %s", err, out)
+		}
+		d.Begin()
+	}
 }
 
 // A disk is a file system of few MiB that a daemon has as its state directory, in

@@ -124,7 +124,9 @@ func olderDump(t *testing.T, c *Cluster, db *Database) {
 // stops deciding as soon as the other one has found its own commits missing.
 func olderForOne(t *testing.T, c *Cluster, db *Database) {
 	busy, idle := c.Daemons[0], c.Daemons[1]
-	at := func(atc uint16) Transaction { return Transaction{Token: tokensOfSingles + 3000, ATC: atc, Date: time.Now().UTC().Add((14 + 24) * time.Hour)} }
+	at := func(atc uint16) Transaction {
+		return Transaction{Token: tokensOfSingles + 3000, ATC: atc, Date: time.Now().UTC().Add((14 + 24) * time.Hour)}
+	}
 	dump := filepath.Join(t.TempDir(), "dump")
 	idle.mustAccept(t, at(10), "saved")
 	db.dump(t, dump)
@@ -156,17 +158,17 @@ func stopAll(c *Cluster) {
 	}
 }
 
-func (db *Database) dump(t *testing.T, file string) {
+func (d *Database) dump(t *testing.T, file string) {
 	t.Helper()
-	client(t, db.Primary, "pg_dump", "-Fc", "-d", databaseName, "-f", file)
+	client(t, d.Primary, "pg_dump", "-Fc", "-d", databaseName, "-f", file)
 }
 
-func (db *Database) restore(t *testing.T, file string) {
+func (d *Database) restore(t *testing.T, file string) {
 	t.Helper()
 	for _, sql := range []string{"DROP DATABASE tapseal", setUpDatabase[2], setUpDatabase[3], setUpDatabase[4]} {
-		db.Primary.Exec("postgres", sql)
+		d.Primary.Exec("postgres", sql)
 	}
-	client(t, db.Primary, "pg_restore", "-d", databaseName, file)
+	client(t, d.Primary, "pg_restore", "-d", databaseName, file)
 }
 
 // client runs a program of PostgreSQL against a server.

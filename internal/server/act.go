@@ -24,6 +24,20 @@ var (
 // journal: no record, no act. detail is what there is to say of a success. The
 // act was done if there is no error, or errOutcomeNotRecorded.
 func act(ctx context.Context, j *audit.Journal, r audit.Record, do func(context.Context) (detail string, err error)) error {
+	return actAndMark(ctx, j, r, do, nil)
+}
+
+// actOnState is act on the state of tokens. The record of what was done has the
+// number of a commit after it, so that a state without the act is an older one.
+func (e *engine) actOnState(ctx context.Context, r audit.Record, do func(context.Context) (detail string, err error)) error {
+	return actAndMark(ctx, e.journal, r, do, e.store.Mark)
+}
+
+// actAndMark is act; mark, if not nil, gives what the second record says of the
+// state. Without an answer the act stands all the same.
+func actAndMark(
+	ctx context.Context, j *audit.Journal, r audit.Record, do func(context.Context) (string, error), mark func(context.Context) (uint64, error),
+) error {
 	r.RequestID, r.Outcome = "act-"+strings.ToLower(rand.Text()), audit.OutcomeIntended
 	if err := recordAct(ctx, j, r); err != nil {
 		return fmt.Errorf("%w, and was not done: %w", errActNotRecorded, err)
@@ -34,6 +48,10 @@ func act(ctx context.Context, j *audit.Journal, r audit.Record, do func(context.
 	r.Outcome, r.Detail = audit.OutcomeDone, fit(detail)
 	if failure != nil {
 		r.Outcome, r.Detail = audit.OutcomeFailed, fit(failure.Error())
+	} else if mark != nil {
+		ctx, cancel := context.WithTimeout(ctx, stateWithin)
+		r.StateSequence, _ = mark(ctx)
+		cancel()
 	}
 	err := recordAct(ctx, j, r)
 	switch {

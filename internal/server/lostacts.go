@@ -29,9 +29,9 @@ type lostActs struct {
 }
 
 // lostSince reads the whole journal for the acts after the last record whose
-// commit is not above known. Acts have no commit of their own in the journal, so
-// one that was done just before the state was saved is among them. Damage does
-// not end the care for a state: it is said.
+// commit is not above known. An act whose record has no commit, because the state
+// did not answer after it, is among them also if the state was saved just after
+// it. Damage does not end the care for a state: it is said.
 func lostSince(ctx context.Context, journalDir string, known uint64) (lostActs, error) {
 	l := lostActs{acts: []LostAct{}}
 	for r, err := range audit.ReadDir(journalDir) {

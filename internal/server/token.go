@@ -189,7 +189,7 @@ func (a *administration) alterRecord(ctx context.Context, t *target, c *alterati
 		out.After = out.GetBefore()
 		return out, nil
 	}
-	err = act(ctx, a.e.journal, r, func(ctx context.Context) (string, error) {
+	err = a.e.actOnState(ctx, r, func(ctx context.Context) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, stateWithin)
 		defer cancel()
 		before, after, err := a.e.store.Change(ctx, t.subjects(), c.change)
@@ -310,7 +310,7 @@ func (a *administration) alterStop(ctx context.Context, t *target, c *alteration
 	case c.dry:
 		return out, nil
 	}
-	err = act(ctx, a.e.journal, r, func(ctx context.Context) (string, error) {
+	err = a.e.actOnState(ctx, r, func(ctx context.Context) (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, stateWithin)
 		defer cancel()
 		return "in force on every instance within a second", a.e.store.ChangeRules(ctx, change)

@@ -152,4 +152,20 @@ func (s *Store) ChangeRules(ctx context.Context, change func(*state.Rules) error
 	return ErrBusy
 }
 
+// Mark commits nothing and gives the number of that commit: a state that has it
+// also has what was changed before.
+func (s *Store) Mark(ctx context.Context) (uint64, error) {
+	for range maxAttempts {
+		b := &state.Batch{}
+		if err := s.noteFor(ctx, s.engine.Read(ctx, b)); err != nil {
+			return 0, err
+		}
+		err := s.engine.Commit(ctx, b)
+		if !isControlChanged(err) {
+			return b.Sequence, s.noteFor(ctx, err)
+		}
+	}
+	return 0, ErrBusy
+}
+
 func isControlChanged(err error) bool { return errors.Is(err, state.ErrControlChanged) }

@@ -541,6 +541,36 @@ func (d *resubmits) Settled(ops []*store.Op) {
 	}
 }
 
+// A state that has a mark's commit has what was changed before it.
+func TestMark(t *testing.T) {
+	engines(t, func(t *testing.T, e state.Engine) {
+		s := open(t, e, still())
+		var last uint64
+		for _, change := range []func() error{
+			func() error { return nil },
+			func() error {
+				_, _, err := s.ChangeDevice(t.Context(), state.Key{'D', 2}, state.Change{Status: state.Suspended})
+				return err
+			},
+			func() error {
+				return s.ChangeRules(t.Context(), func(r *state.Rules) error { r.Restored(1, 0); return nil })
+			},
+		} {
+			if err := change(); err != nil {
+				t.Fatal(err)
+			}
+			n, err := s.Mark(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if durable, err := e.Sequence(t.Context()); err != nil || durable != n || n <= last {
+				t.Errorf("mark %d after %d, the state is at %d: %v", n, last, durable, err)
+			}
+			last = n
+		}
+	})
+}
+
 func TestChange(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, below state.Engine) {
