@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"syscall"
@@ -77,9 +78,9 @@ func (r *rig) turns(b *testing.B, rows int, variants []*variant) {
 		}
 	}
 	b.ResetTimer()
-	for round := range b.N {
-		for i := range variants {
-			v := variants[(round+i)%len(variants)] // none is always the one after another
+	for range b.N {
+		for _, i := range rand.Perm(len(variants)) { // what one leaves behind the next one meets
+			v := variants[i]
 			client, server, start := own(), r.cluster.CPU(), time.Now()
 			for range batches {
 				v.read += v.f()
