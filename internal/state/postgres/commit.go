@@ -89,7 +89,7 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 	if err := e.standing(); err != nil {
 		return err
 	}
-	c, _, err := e.conns.get(ctx)
+	c, fresh, err := e.conns.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -104,6 +104,10 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 		}
 		e.counts.recovered.Add(1)
 	}
+	if ctx.Err() != nil { // nothing was sent
+		e.conns.put(c, nil)
+		return context.Cause(ctx)
+	}
 	p.tried = acknowledged + 1
 	e.doubt = true // until the database has said what became of it
 	g := guard{expected: acknowledged, next: p.tried, epoch: b.Epoch, holder: e.holder}
@@ -112,6 +116,10 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 		return e.spoilt(ctx, c, err)
 	}
 	e.doubt = false
+	if !found.held && found.sequence < g.expected && !fresh {
+		p.tried = 0
+		return e.spoilt(ctx, c, errBehind)
+	}
 	e.conns.put(c, nil)
 	if !found.held {
 		return e.refused(found, g)
@@ -121,6 +129,10 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 	p.mark()
 	return nil
 }
+
+// errBehind: a connection from the pool may lead to a server that is the primary
+// no longer; only a new one tells whether commits are lost.
+var errBehind = errors.New("the server behind an idle connection lacks commits")
 
 // spoilt gives a connection up after an error.
 func (e *Engine) spoilt(ctx context.Context, c *conn, err error) error {

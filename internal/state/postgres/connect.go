@@ -39,7 +39,6 @@ type conn struct {
 	kind       kind
 	born       time.Time
 	generation int
-	settled    bool // see Engine.settle
 	statements map[string]*pgconn.StatementDescription
 	shapes     map[shape]string
 	args       arguments

@@ -40,7 +40,7 @@ type Engine struct {
 	// durable.
 	committing chan struct{}
 	holder     [16]byte // guarded by committing: what the instance's row must say for a commit to count
-	doubt      bool     // guarded by committing: a commit may have happened
+	doubt      bool     // guarded by committing: a commit or a fence may have happened
 
 	acknowledged atomic.Uint64 // the last sequence that the database has told to be durable
 	regressed    atomic.Bool

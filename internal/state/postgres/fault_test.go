@@ -500,3 +500,171 @@ func TestTooLarge(t *testing.T) {
 		t.Error("a document that is too long was taken")
 	}
 }
+
+// A daemon that registers slowly while the control document changes must not
+// commit by the old one.
+func TestRegisterBesideSetControl(t *testing.T) {
+	for _, isolation := range []Isolation{Serializable, ReadCommitted} {
+		t.Run(string(isolation), func(t *testing.T) {
+			c := cluster(t)
+			e := open(t, Options{Connection: c.URL(migrated(t, c)), Isolation: isolation})
+			c.Exec(e.base.Database, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$;
+				CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON tapseal_instance DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()`)
+			opened := make(chan *Engine, 1)
+			go func() {
+				n, err := tryOpen(t, Options{Connection: e.o.Connection, Isolation: isolation})
+				if err != nil {
+					t.Error(err)
+				}
+				opened <- n
+			}()
+			eventually(t, "it registers", func() bool {
+				return c.Value(e.base.Database, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == "1"
+			})
+			epoch, err := e.SetControl(t.Context(), state.Control{Document: []byte("stop")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := <-opened
+			if n == nil {
+				t.FailNow()
+			}
+			b := batch(key(1))
+			read(t, n, b)
+			if b.Epoch != epoch {
+				t.Errorf("it reads epoch %d after SetControl has returned %d", b.Epoch, epoch)
+			}
+			b.Epoch, b.Rows[0].Next = epoch-1, []byte("x")
+			if err := n.Commit(t.Context(), b); !errors.Is(err, state.ErrControlChanged) || b.Rows[0].Written {
+				t.Errorf("a commit by the document of before: %v, written %v", err, b.Rows[0].Written)
+			}
+		})
+	}
+}
+
+// unused puts a connection on top of the pool that no commit has used.
+func unused(t *testing.T, e *Engine) {
+	t.Helper()
+	used, _, err := e.conns.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, fresh, err := e.conns.get(t.Context())
+	if err != nil || !fresh {
+		t.Fatal(fresh, err)
+	}
+	e.conns.put(used, nil)
+	e.conns.put(other, nil)
+}
+
+// A fence that happened although its answer was lost leaves a holder in the row
+// that the engine does not know; it fences again.
+func TestAnswerToAFenceIsLost(t *testing.T) {
+	e := fresh(t)
+	put(t, e, key(1), "x")
+	c := cluster(t)
+	c.Exec(e.base.Database, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		BEGIN PERFORM pg_sleep(1); EXCEPTION WHEN query_canceled THEN NULL; END; RETURN NULL; END $$;
+		CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON tapseal_instance DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW WHEN (NEW.holder <> OLD.holder) EXECUTE FUNCTION slow()`)
+	b := batch(key(1))
+	read(t, e, b)
+	b.Rows[0].Next = []byte("y")
+	e.doubt = true // as after a commit without an answer
+	if err := e.Commit(within(t, 300*time.Millisecond), b); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("within less than the fence takes: %v", err)
+	}
+	eventually(t, "the fence has happened", func() bool {
+		return c.Value(e.base.Database, fmt.Sprintf("SELECT count(*) FROM tapseal_instance WHERE holder <> '%x'", e.holder)) == "1"
+	})
+	c.Exec(e.base.Database, `DROP TRIGGER slow ON tapseal_instance`)
+	put(t, e, key(1), "z")
+}
+
+// The process that had a name before never takes it back.
+func TestTheOlderProcessDoesNotTakeTheNameBack(t *testing.T) {
+	for commits := range 2 {
+		older := fresh(t)
+		put(t, older, key(1), "x")
+		newer := open(t, Options{Connection: older.o.Connection, Instance: older.o.Instance})
+		for range commits {
+			put(t, newer, key(1), "y")
+		}
+		unused(t, older)
+		b := batch(key(1))
+		read(t, older, b)
+		b.Rows[0].Next = []byte("z")
+		if err := older.Commit(t.Context(), b); !errors.Is(err, state.ErrBroken) {
+			t.Errorf("the older one, after %d commits of the newer one: %v", commits, err)
+		}
+		put(t, newer, key(1), "z")
+	}
+}
+
+// A primary of before that is alive behind one idle connection loses nothing.
+func TestAnIdleConnectionToAnOldPrimary(t *testing.T) {
+	primary := postgrestest.Start(t)
+	database := migrated(t, primary)
+	standby := primary.Standby(false)
+	e := open(t, Options{Connection: postgrestest.URL(database, []*postgrestest.Cluster{standby, primary})})
+	put(t, e, key(1), "x")
+	eventually(t, "the standby has it", func() bool {
+		return primary.Value(database, "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()") == "1"
+	})
+	standby.Promote()
+	unused(t, e) // the upper one leads to the new primary
+	put(t, e, key(1), "y")
+	held, _, err := e.conns.get(t.Context()) // somebody else uses it
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batch(key(2))
+	b.Rows[0].Next = []byte("z")
+	err = e.Commit(t.Context(), b)
+	e.conns.put(held, nil)
+	if err != nil || !b.Rows[0].Written {
+		t.Errorf("no commit is lost: %v", err)
+	}
+}
+
+// What goes wrong when the transaction is committed, after the rows have come,
+// is told as it is.
+func TestErrorsWhileCommitting(t *testing.T) {
+	modes(t, func(t *testing.T, e *Engine) {
+		put(t, e, key(1), "x")
+		cluster(t).Exec(e.base.Database, "CREATE SEQUENCE tries")
+		version := uint64(1)
+		for _, c := range []struct {
+			name, at string
+			want     error
+			written  bool // also where nobody says so
+		}{
+			{"error", "RAISE EXCEPTION 'no';", state.ErrUnavailable, false},
+			{"taken back", "IF nextval('tries') < 4 THEN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END IF;", nil, true},
+			{"warning", "RAISE WARNING 'late';", errNotReplicated, true},
+			{"nothing", "", nil, true},
+			{"session ended", "PERFORM pg_terminate_backend(pg_backend_pid());", state.ErrUnavailable, false},
+			{"nothing again", "", nil, true},
+		} {
+			cluster(t).Exec(e.base.Database, `CREATE OR REPLACE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN `+c.at+` RETURN NULL; END $$;
+				DROP TRIGGER IF EXISTS late ON tapseal_record;
+				CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON tapseal_record DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()`)
+			b := batch(key(1))
+			read(t, e, b)
+			b.Rows[0].Next = []byte("y")
+			err := e.Commit(within(t, 10*time.Second), b)
+			if !errors.Is(err, c.want) || b.Rows[0].Written != (c.written && c.want == nil) {
+				t.Errorf("%s: %v, written %v", c.name, err, b.Rows[0].Written)
+			}
+			if c.written {
+				version++
+			}
+			if _, v := get(t, e, key(1)); v != version {
+				t.Errorf("%s: version %d, want %d", c.name, v, version)
+			}
+		}
+		if n, err := e.Sequence(t.Context()); err != nil || n != e.acknowledged.Load() {
+			t.Errorf("the database is at %d, acknowledged are %d: %v", n, e.acknowledged.Load(), err)
+		}
+	})
+}

@@ -9,18 +9,18 @@ import (
 )
 
 // readRecords is one statement, so one snapshot and one round trip: records, and
-// this instance's row (ordinal 0: the sequence, and the epoch as bytes).
+// this instance's row (ordinal 0: the sequence, and the epoch).
 // readBatch has counters as well (negative ordinals). What does not exist has no
 // row.
 const (
 	readRecords = `
-SELECT k.ord::int8, r.version, r.record
+SELECT k.ord::int8, r.version, r.record, NULL::int8
 FROM unnest($2::uuid[]) WITH ORDINALITY AS k(key, ord) JOIN tapseal_record r ON r.key = k.key
 UNION ALL
-SELECT 0::int8, sequence, int8send(epoch) FROM tapseal_instance WHERE instance = $1`
+SELECT 0::int8, sequence, NULL::bytea, epoch FROM tapseal_instance WHERE instance = $1`
 	readBatch = readRecords + `
 UNION ALL
-SELECT -k.ord::int8, c.n, NULL::bytea
+SELECT -k.ord::int8, c.n, NULL::bytea, NULL::int8
 FROM unnest($3::uuid[]) WITH ORDINALITY AS k(key, ord) JOIN tapseal_counter c ON c.key = k.key`
 )
 
@@ -150,7 +150,7 @@ type reader struct {
 }
 
 func (r *reader) row(values [][]byte) error {
-	if len(values) != 3 || len(values[0]) != 8 {
+	if len(values) != 4 || len(values[0]) != 8 {
 		return errMalformed
 	}
 	number, err := readInt8(values[1])
@@ -173,7 +173,7 @@ func (r *reader) row(values [][]byte) error {
 		r.batch.Counters[i].Value = number
 	default:
 		r.sequence = number
-		if r.batch.Epoch, err = readInt8(values[2]); err != nil {
+		if r.batch.Epoch, err = readInt8(values[3]); err != nil {
 			return err
 		}
 	}

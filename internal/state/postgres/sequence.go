@@ -7,11 +7,18 @@ import (
 	"fmt"
 )
 
-// registerInstance makes the instance's row if there is none. The lock makes
-// SetControl wait, which would not see the row otherwise.
+// registerInstance makes the instance's row if there is none. It changes the
+// document's row, to what it is, because SetControl must not miss the new one:
+// that waits for the change, and then sees the row (READ COMMITTED), or is taken
+// back and repeated (SERIALIZABLE). A lock would make it wait only.
 const registerInstance = `
+WITH c AS (
+	UPDATE tapseal_control SET epoch = epoch
+	WHERE id = 1 AND NOT EXISTS (SELECT 1 FROM tapseal_instance WHERE instance = $1)
+	RETURNING epoch
+)
 INSERT INTO tapseal_instance (instance, sequence, holder, epoch)
-SELECT $1, 0, $2, c.epoch FROM (SELECT epoch FROM tapseal_control WHERE id = 1 FOR SHARE) AS c
+SELECT $1, 0, $2, c.epoch FROM c
 ON CONFLICT (instance) DO NOTHING`
 
 const fenceInstance = `UPDATE tapseal_instance SET holder = $2, sequence = greatest(sequence, $3)
@@ -39,6 +46,7 @@ func newHolder() (h [16]byte) {
 // higher if it is lower.
 func (e *Engine) fence(ctx context.Context, c *conn, least uint64) (sequence uint64, exists bool, err error) {
 	holder := newHolder()
+	e.doubt = true // until it is known which holder the row has
 	err = e.repeat(ctx, func() error {
 		c.warning, exists = "", false
 		c.args.reset()
@@ -56,29 +64,27 @@ func (e *Engine) fence(ctx context.Context, c *conn, least uint64) (sequence uin
 		return err
 	})
 	if err == nil && exists {
-		e.holder, c.settled, e.doubt = holder, true, false
+		e.holder, e.doubt = holder, false
 	}
 	return sequence, exists, err
 }
 
-// settle finds out, on a new connection or when a commit is in doubt, where the
-// database is. A commit without its acknowledgement has moved it on by one.
-// A connection that has done so already leads to the same server still, and the
+// settle finds out, when a commit or a fence is in doubt, where the database is.
+// A commit without its acknowledgement has moved it on by one. Without doubt the
 // guard of the commit itself looks at all that may have happened since.
 func (e *Engine) settle(ctx context.Context, c *conn) error {
-	if !e.doubt && c.settled {
+	if !e.doubt {
 		return nil
 	}
-	acknowledged, doubt := e.acknowledged.Load(), e.doubt
+	acknowledged := e.acknowledged.Load()
 	sequence, exists, err := e.fence(ctx, c, 0)
 	if err != nil {
 		return err
 	}
 	if !exists || sequence < acknowledged {
-		c.settled = false
 		return e.regress(sequence)
 	}
-	if sequence > acknowledged+1 || sequence > acknowledged && !doubt {
+	if sequence > acknowledged+1 {
 		e.foreign.Store(true)
 		return e.standing()
 	}
