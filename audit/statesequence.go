@@ -6,24 +6,29 @@ import (
 	"slices"
 )
 
-// LastStateSequence is the StateSequence of the last record that has one, 0 if
-// none has, or if there is no journal. It reads as much of the journal's end as it
-// needs, and leaves judging its damage to Open.
+// LastStateSequence is the highest StateSequence of the last segments that have
+// one, 0 if none has, or if there is no journal. Acts are recorded beside decisions,
+// so the last record need not have the highest. It leaves judging damage to Open.
 func LastStateSequence(dir string) (uint64, error) {
 	numbers, err := listSegments(dir)
 	if err != nil {
 		return 0, err
 	}
+	var last uint64
 	for _, n := range slices.Backward(numbers) {
 		s, err := lastStateSequence(dir, n)
-		if err != nil || s != 0 {
-			return s, err
+		if err != nil {
+			return 0, err
 		}
+		if last != 0 { // the segment before the last one that has some
+			return max(last, s), nil
+		}
+		last = s
 	}
-	return 0, nil
+	return last, nil
 }
 
-func lastStateSequence(dir string, number uint64) (uint64, error) {
+func lastStateSequence(dir string, number uint64) (last uint64, err error) {
 	name := segmentName(number)
 	var st scanState
 	f, size, err := openSegment(dir, name, number, &st)
@@ -50,11 +55,12 @@ func lastStateSequence(dir string, number uint64) (uint64, error) {
 			return 0, err
 		}
 		s, err := lastInGroup(name, g.at, records)
-		if err != nil || s != 0 {
-			return s, err
+		if err != nil {
+			return 0, err
 		}
+		last = max(last, s)
 	}
-	return 0, nil
+	return last, nil
 }
 
 func lastInGroup(name string, at int64, records []byte) (last uint64, err error) {

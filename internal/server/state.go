@@ -194,8 +194,7 @@ func checkNotOlder(ctx context.Context, d *engineDoor, journalDir string, journa
 		return err
 	}
 	if name := d.instanceName(journal.ID()); name != "" && f.older() {
-		err := store.TellLoss(ctx, d, state.Loss{Instance: name, Acknowledged: f.recorded, At: now.Unix()})
-		if err != nil {
+		if _, err := store.TellLoss(ctx, d, state.Loss{Instance: name, Acknowledged: f.recorded}, now); err != nil {
 			return errors.Join(f.err(), fmt.Errorf("the other daemons of this database could not be told, stop them: %w", err))
 		}
 	}

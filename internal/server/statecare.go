@@ -13,6 +13,7 @@ import (
 	"github.com/tapseal/tapseal/internal/state"
 	"github.com/tapseal/tapseal/internal/state/embedded"
 	"github.com/tapseal/tapseal/internal/state/postgres"
+	"github.com/tapseal/tapseal/internal/state/store"
 )
 
 // A StateReport says how the state and the journal of a stopped daemon fit.
@@ -220,24 +221,29 @@ func (b *stateBench) accept(ctx context.Context, a *Acceptance, before *StateRep
 	if !a.FloorsRaised {
 		rules.Restored(a.Raise, bcdDate(a.FloorDate))
 	}
+	known := rules.LossOf(b.engine.instanceName(b.journal.ID())) // no number is used twice
 	record := audit.Record{
 		Principal: localUser(), Action: audit.ActionAcceptState, Reason: a.Reason,
 		Subject: fmt.Sprintf("commit %d of %d", before.Sequence, before.Recorded),
 	}
-	return act(ctx, b.journal, record, func(ctx context.Context) (string, error) {
+	return actAndMark(ctx, b.journal, record, func(ctx context.Context) (string, error) {
 		if !a.FloorsRaised {
 			var err error
 			if control.Document, err = rules.Marshal(); err != nil {
 				return "", err
 			}
+			control.Least = state.EpochAt(time.Now())
 			if _, err := b.engine.SetControl(ctx, control); err != nil {
 				return "", err
 			}
 		}
 		return fmt.Sprintf("generation %d, counters raised by %d, floor date %06x", rules.Generation, rules.Raise, rules.FloorDate),
-			b.engine.AcceptRegression(ctx, before.Recorded)
-	})
+			b.engine.AcceptRegression(ctx, max(before.Recorded, known))
+	}, b.mark)
 }
+
+// mark gives the number of a commit after an act on the state.
+func (b *stateBench) mark(ctx context.Context) (uint64, error) { return store.Mark(ctx, b.engine) }
 
 // EndRotation forgets the previous subject key of a state, and with it the
 // records that have not moved: tokens that nobody knows then are accepted only
@@ -256,14 +262,15 @@ func EndRotation(ctx context.Context, cfg *config.Daemon, date time.Time, reason
 	if err := rules.EndRotation(bcdDate(date)); err != nil {
 		return err
 	}
-	return act(ctx, b.journal, record, func(ctx context.Context) (string, error) {
+	return actAndMark(ctx, b.journal, record, func(ctx context.Context) (string, error) {
 		var err error
 		if control.Document, err = rules.Marshal(); err != nil {
 			return "", err
 		}
+		control.Least = state.EpochAt(time.Now())
 		_, err = b.engine.SetControl(ctx, control)
 		return fmt.Sprintf("floor date %06x", rules.FloorDate), err
-	})
+	}, b.mark)
 }
 
 // localUser is who typed the command, as far as the system knows.

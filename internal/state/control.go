@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 )
 
 // A StopKind says what a standing stop is about. The zero value is none.
@@ -55,6 +56,10 @@ type Rules struct {
 
 const rulesFormat = 1
 
+// EpochAt is the least epoch of a control document that is written at t. It is a
+// time so that an epoch which an older state has lost never comes back.
+func EpochAt(t time.Time) uint64 { return uint64(max(t.UnixMicro(), 0)) }
+
 // A Loss is that the state lacks commits of an instance: it is an older one, also
 // for the instances that lost nothing of their own and would not notice.
 type Loss struct {
@@ -85,6 +90,16 @@ func (r *Rules) Lose(l Loss) bool {
 	l.Accepted = false
 	r.Losses = append(r.Losses, l)
 	return true
+}
+
+// LossOf is the number of the last loss of an instance, 0 if there is none.
+func (r *Rules) LossOf(instance string) uint64 {
+	for i := range r.Losses {
+		if r.Losses[i].Instance == instance {
+			return r.Losses[i].Acknowledged
+		}
+	}
+	return 0
 }
 
 // Lost is a loss that nobody has accepted, nil if there is none.

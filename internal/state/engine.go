@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Bounds that every engine has to carry.
@@ -85,9 +86,24 @@ type Batch struct {
 // A Control is the small document that every decision depends on: what is
 // stopped, the generation of the state, its floors. Engines do not look into it.
 type Control struct {
-	Epoch    uint64 // counts the changes; 0 if there never was a document
+	Epoch    uint64 // grows with each change; 0 if there never was a document
 	Document []byte
+	// Least is for SetControl: the new epoch is this one, or one more than the old
+	// one, whichever is higher. A time makes sure that an epoch which was lost with
+	// an older state never comes back with another document.
+	Least uint64
 }
+
+// LostCommits is an ErrRegressed that says which: the medium lacks commits of
+// this instance up to number Acknowledged.
+type LostCommits struct{ Acknowledged uint64 }
+
+func (l *LostCommits) Error() string {
+	return fmt.Sprintf("%v: commits of this instance are missing, of %d", ErrRegressed, l.Acknowledged)
+}
+
+// Unwrap makes it an ErrRegressed.
+func (*LostCommits) Unwrap() error { return ErrRegressed }
 
 // An Engine keeps opaque records durably. Its methods may be called
 // concurrently with different batches. What it acknowledges survives a crash of

@@ -30,7 +30,7 @@ func (e *Engine) SetControl(ctx context.Context, c state.Control) (uint64, error
 	}
 	defer e.life.RUnlock()
 	r := e.newRequest((*committer).stageControl)
-	r.epoch, r.document = c.Epoch, bytes.Clone(c.Document)
+	r.epoch, r.least, r.document = c.Epoch, c.Least, bytes.Clone(c.Document)
 	if err := e.do(ctx, doing, r); err != nil {
 		return 0, err
 	}
@@ -44,7 +44,7 @@ func (c *committer) stageControl(r *request) error {
 	if r.epoch != c.epoch {
 		return fmt.Errorf("%w: its epoch is %d, not %d", state.ErrControlChanged, c.epoch, r.epoch)
 	}
-	c.epoch++
+	c.epoch = max(c.epoch+1, r.least)
 	r.control = &state.Control{Epoch: c.epoch, Document: r.document}
 	r.batch = c.e.db.NewBatch()
 	op := r.batch.SetDeferred(len(keyControl), 8+len(r.document))

@@ -26,6 +26,7 @@ type request struct {
 	data   []byte  // of writes
 
 	document []byte // of SetControl
+	least    uint64 // of SetControl
 	sequence uint64 // of AcceptRegression; the result of a commit
 	now      int64  // of a sweep, Unix seconds
 	count    int    // the result of a sweep

@@ -93,7 +93,7 @@ func (e *Engine) commit(ctx context.Context, b *state.Batch, p *plan) error {
 	if err != nil {
 		return err
 	}
-	if err := e.settle(ctx, c); err != nil {
+	if err := e.settle(ctx, c, fresh); err != nil {
 		return e.spoilt(ctx, c, err)
 	}
 	acknowledged := e.acknowledged.Load()

@@ -11,7 +11,7 @@ import (
 
 const (
 	readControl   = `SELECT epoch, document FROM tapseal_control WHERE id = 1`
-	changeControl = `UPDATE tapseal_control SET epoch = epoch + 1, document = $2 WHERE id = 1 AND epoch = $1 RETURNING epoch`
+	changeControl = `UPDATE tapseal_control SET epoch = greatest(epoch + 1, $3), document = $2 WHERE id = 1 AND epoch = $1 RETURNING epoch`
 	// tellInstances waits for the commits under way; see commit.go.
 	tellInstances = `UPDATE tapseal_instance SET epoch = $1`
 	channel       = "tapseal_control"
@@ -101,6 +101,7 @@ func (e *Engine) changeControl(ctx context.Context, c *conn, control state.Contr
 	c.args.reset()
 	c.args.int8(control.Epoch)
 	c.args.bytes(control.Document)
+	c.args.int8(control.Least)
 	changed := false
 	err = c.run(ctx, changeControl, func(values [][]byte) (err error) {
 		changed = true

@@ -170,7 +170,7 @@ func (e *Engine) standing() error {
 		return fmt.Errorf("%w: another process has taken over this instance's name", state.ErrBroken)
 	}
 	if e.regressed.Load() {
-		return fmt.Errorf("%w: the database has lost commits of this instance after number %d", state.ErrRegressed, e.acknowledged.Load())
+		return &state.LostCommits{Acknowledged: e.acknowledged.Load()}
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func (e *Engine) asking(ctx context.Context, doing string, f func(*conn) error) 
 				continue
 			}
 		}
-		if behind, ok := isBehind(err); ok {
+		if behind, ok := isBehind(err); ok && fresh {
 			return e.regress(behind)
 		}
 		return unavailable(doing, err)

@@ -72,7 +72,7 @@ func (e *Engine) fence(ctx context.Context, c *conn, least uint64) (sequence uin
 // settle finds out, when a commit or a fence is in doubt, where the database is.
 // A commit without its acknowledgement has moved it on by one. Without doubt the
 // guard of the commit itself looks at all that may have happened since.
-func (e *Engine) settle(ctx context.Context, c *conn) error {
+func (e *Engine) settle(ctx context.Context, c *conn, fresh bool) error {
 	if !e.doubt {
 		return nil
 	}
@@ -82,6 +82,10 @@ func (e *Engine) settle(ctx context.Context, c *conn) error {
 		return err
 	}
 	if !exists || sequence < acknowledged {
+		if !fresh {
+			e.doubt = true
+			return errBehind
+		}
 		return e.regress(sequence)
 	}
 	if sequence > acknowledged+1 {

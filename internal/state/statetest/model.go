@@ -149,7 +149,7 @@ func (m *Model) SetControl(ctx context.Context, c state.Control) (uint64, error)
 	if c.Epoch != m.control.Epoch {
 		return 0, state.ErrControlChanged
 	}
-	m.control = state.Control{Epoch: c.Epoch + 1, Document: bytes.Clone(c.Document)}
+	m.control = state.Control{Epoch: max(c.Epoch+1, c.Least), Document: bytes.Clone(c.Document)}
 	select {
 	case m.changed <- struct{}{}:
 	default:

@@ -132,6 +132,7 @@ func (p *pair) control(r *rapid.T) {
 		return
 	}
 	c := state.Control{Epoch: p.model.control.Epoch, Document: rapid.SliceOf(rapid.Byte()).Draw(r, "document")}
+	c.Least = c.Epoch + rapid.Uint64Range(0, 3).Draw(r, "least")
 	c.Epoch -= rapid.Uint64Range(0, min(1, c.Epoch)).Draw(r, "behind")
 	one, err1 := p.engine.SetControl(p.t.Context(), c)
 	two, err2 := p.model.SetControl(p.t.Context(), c)

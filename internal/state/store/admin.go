@@ -140,6 +140,7 @@ func (s *Store) ChangeRules(ctx context.Context, change func(*state.Rules) error
 		if c.Document, err = r.Marshal(); err != nil {
 			return err
 		}
+		c.Least = state.EpochAt(s.o.Now())
 		epoch, err := s.engine.SetControl(ctx, c)
 		switch {
 		case err == nil:
@@ -152,17 +153,22 @@ func (s *Store) ChangeRules(ctx context.Context, change func(*state.Rules) error
 	return ErrBusy
 }
 
+// Mark is the function of that name on the store's engine.
+func (s *Store) Mark(ctx context.Context) (uint64, error) {
+	n, err := Mark(ctx, s.engine)
+	return n, s.noteFor(ctx, err)
+}
+
 // Mark commits nothing and gives the number of that commit: a state that has it
 // also has what was changed before.
-func (s *Store) Mark(ctx context.Context) (uint64, error) {
+func Mark(ctx context.Context, engine state.Engine) (uint64, error) {
 	for range maxAttempts {
 		b := &state.Batch{}
-		if err := s.noteFor(ctx, s.engine.Read(ctx, b)); err != nil {
+		if err := engine.Read(ctx, b); err != nil {
 			return 0, err
 		}
-		err := s.engine.Commit(ctx, b)
-		if !isControlChanged(err) {
-			return b.Sequence, s.noteFor(ctx, err)
+		if err := engine.Commit(ctx, b); !isControlChanged(err) {
+			return b.Sequence, err
 		}
 	}
 	return 0, ErrBusy

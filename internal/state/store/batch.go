@@ -62,7 +62,7 @@ func (s *Store) process(ops []*Op) {
 		err := s.once(w)
 		s.note(err)
 		if err != nil {
-			s.tell(err)
+			s.tell(err) // before the answers: whoever hears of it finds the others stopped
 			s.abandon(w, err)
 		}
 		deliver(w.done)
@@ -124,7 +124,6 @@ func (s *Store) once(w *work) error {
 		}
 		return err
 	}
-	s.last, s.told = w.batch.Sequence, false
 	s.settle(w)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tapseal/tapseal/internal/state"
 )
@@ -12,47 +13,57 @@ import (
 // control document, on which every commit depends: from then on no instance
 // decides anything until an operator accepts the loss with raised floors.
 
-// TellLoss notes a loss in the control document, unless it is there already.
-func TellLoss(ctx context.Context, engine state.Engine, l state.Loss) error {
+// TellLoss notes a loss in the control document, and reports whether it was not
+// there already.
+func TellLoss(ctx context.Context, engine state.Engine, l state.Loss, now time.Time) (told bool, err error) {
+	l.At = now.Unix()
 	for range maxAttempts {
 		c, err := engine.Control(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
 		r, err := state.ParseRules(c.Document)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if !r.Lose(l) {
-			return nil
+			return false, nil
 		}
 		if c.Document, err = r.Marshal(); err != nil {
-			return err
+			return false, err
 		}
+		c.Least = state.EpochAt(now)
 		if _, err = engine.SetControl(ctx, c); !isControlChanged(err) {
-			return err
+			return err == nil, err
 		}
 	}
-	return ErrBusy
+	return false, ErrBusy
 }
 
 // lossError is why nothing is decided.
 func lossError(l *state.Loss) error {
-	return fmt.Errorf("%w: instance %s misses commits up to %d, and nobody has accepted that yet", state.ErrRegressed, l.Instance, l.Acknowledged)
+	return fmt.Errorf("%w: instance %s misses commits up to %d; accept the loss with: tapseald state accept --config FILE",
+		state.ErrRegressed, l.Instance, l.Acknowledged)
 }
 
-// tell tells the others of a loss of this instance's own commits, once.
+// tellEvery bounds how often a loss is looked for in the control document.
+const tellEvery = time.Second
+
+// tell tells the others if the engine has found commits of this instance missing.
+// It is told again if a restored document has forgotten it.
 func (s *Store) tell(err error) {
-	if s.o.Instance == "" || s.told || !errors.Is(err, state.ErrRegressed) || s.rules.Load().rules.Lost() != nil {
+	var lost *state.LostCommits
+	if s.o.Instance == "" || !errors.As(err, &lost) || time.Since(s.told) < tellEvery {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, commitTimeout)
+	s.told = time.Now()
+	ctx, cancel := context.WithTimeout(s.ctx, tellEvery)
 	defer cancel()
-	err = TellLoss(ctx, s.engine, state.Loss{Instance: s.o.Instance, Acknowledged: s.last, At: s.o.Now().Unix()})
-	if err != nil {
+	told, err := TellLoss(ctx, s.engine, state.Loss{Instance: s.o.Instance, Acknowledged: lost.Acknowledged}, s.o.Now())
+	switch {
+	case err != nil:
 		s.o.Log.Error("the other instances could not be told that the state is older; it is tried again", "error", err)
-		return
+	case told:
+		s.o.Log.Error("the other instances were told that the state is older: none decides anything until an operator accepts it")
 	}
-	s.told = true
-	s.o.Log.Error("the other instances were told that the state is older: none decides anything until an operator accepts it")
 }

@@ -61,8 +61,7 @@ type Store struct {
 
 	// The goroutine's own.
 	work work
-	last uint64 // sequence of the last commit
-	told bool   // the others know of a loss
+	told time.Time // when the others were last told of a loss
 }
 
 type epochRules struct {
@@ -196,19 +195,25 @@ func (s *Store) take() (ops []*Op, closed bool) {
 	return ops, s.closed
 }
 
-// look reads the control document while nobody taps.
+// look looks at the state while nobody taps.
 func (s *Store) look() {
 	ctx, cancel := context.WithTimeout(s.ctx, commitTimeout)
 	defer cancel()
-	s.note(s.loadRules(ctx))
+	err := s.engine.Read(ctx, &state.Batch{}) // finds out whether commits are missing
+	if err == nil {
+		err = s.loadRules(ctx)
+	}
+	s.note(err)
+	s.tell(err)
 }
 
 func (s *Store) loadRules(ctx context.Context) error {
+	now := s.rules.Load() // before the document, which others may replace meanwhile
 	c, err := s.engine.Control(ctx)
 	if err != nil {
 		return err
 	}
-	if now := s.rules.Load(); now != nil && now.epoch == c.Epoch {
+	if now != nil && now.epoch == c.Epoch {
 		return nil
 	} else if now != nil && c.Epoch < now.epoch {
 		return fmt.Errorf("the control document is an older one: %w", state.ErrRegressed)
@@ -223,6 +228,9 @@ func (s *Store) loadRules(ctx context.Context) error {
 
 // note keeps what an engine's answer says about the engine.
 func (s *Store) note(err error) {
+	if l := s.rules.Load().rules.Lost(); err == nil && l != nil {
+		err = lossError(l)
+	}
 	if err == nil || errors.Is(err, state.ErrControlChanged) {
 		if !s.stats.reachable.Swap(true) {
 			s.o.Log.Info("the state answers again")
