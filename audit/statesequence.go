@@ -4,36 +4,47 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 )
 
-// LastStateSequence is the highest StateSequence of the last segments that have
-// one, 0 if none has, or if there is no journal. Acts are recorded beside decisions,
-// so the last record need not have the highest. It leaves judging damage to Open.
+// sequenceLag is how far apart in time two records may stand in the journal in
+// the other order than their commits: an act is recorded beside decisions, as
+// soon as its goroutine runs.
+const sequenceLag = time.Minute
+
+// LastStateSequence is the highest StateSequence of a journal, 0 if no record has
+// one, or if there is no journal. It reads the end, back to sequenceLag before the
+// last record that has one, and leaves judging damage to Open.
 func LastStateSequence(dir string) (uint64, error) {
 	numbers, err := listSegments(dir)
 	if err != nil {
 		return 0, err
 	}
-	var last uint64
+	var l lastSequence
 	for _, n := range slices.Backward(numbers) {
-		s, err := lastStateSequence(dir, n)
-		if err != nil {
+		if err := l.segment(dir, n); err != nil {
 			return 0, err
 		}
-		if last != 0 { // the segment before the last one that has some
-			return max(last, s), nil
+		if l.complete {
+			break
 		}
-		last = s
 	}
-	return last, nil
+	return l.highest, nil
 }
 
-func lastStateSequence(dir string, number uint64) (last uint64, err error) {
+// A lastSequence is filled from the end of a journal.
+type lastSequence struct {
+	highest  uint64
+	at       time.Time // of the last record that has one
+	complete bool      // nothing before can be higher
+}
+
+func (l *lastSequence) segment(dir string, number uint64) error {
 	name := segmentName(number)
 	var st scanState
 	f, size, err := openSegment(dir, name, number, &st)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() { _ = f.Close() }()
 	type group struct {
@@ -47,29 +58,35 @@ func lastStateSequence(dir string, number uint64) (last uint64, err error) {
 	})
 	var torn *TornTailError
 	if err != nil && !errors.As(err, &torn) {
-		return 0, err
+		return err
 	}
 	for _, g := range slices.Backward(groups) {
 		records := make([]byte, g.size)
 		if _, err := f.ReadAt(records, g.at); err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
+			return err
 		}
-		s, err := lastInGroup(name, g.at, records)
-		if err != nil {
-			return 0, err
+		if err := l.group(name, g.at, records); err != nil || l.complete {
+			return err
 		}
-		last = max(last, s)
 	}
-	return last, nil
+	return nil
 }
 
-func lastInGroup(name string, at int64, records []byte) (last uint64, err error) {
+func (l *lastSequence) group(name string, at int64, records []byte) error {
+	var newest, numbered time.Time
 	for len(records) > 0 {
-		var r Record
-		if r, records, err = decodeRecord(records); err != nil {
-			return 0, &CorruptError{Segment: name, Offset: at, Problem: err.Error()}
+		r, rest, err := decodeRecord(records)
+		if err != nil {
+			return &CorruptError{Segment: name, Offset: at, Problem: err.Error()}
 		}
-		last = max(last, r.StateSequence)
+		records, newest = rest, r.Time
+		if r.StateSequence != 0 {
+			l.highest, numbered = max(l.highest, r.StateSequence), r.Time
+		}
 	}
-	return last, nil
+	if l.at.IsZero() {
+		l.at = numbered
+	}
+	l.complete = !l.at.IsZero() && newest.Before(l.at.Add(-sequenceLag))
+	return nil
 }

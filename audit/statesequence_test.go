@@ -43,4 +43,19 @@ func TestLastStateSequence(t *testing.T) {
 		t.Fatalf("%d segments, %v", len(numbers), err)
 	}
 	want(8)
+
+	// An act that was recorded late, in a segment of its own.
+	write(100)
+	for range 1000 {
+		write(0)
+	}
+	write(99)
+	want(100)
+	// What is older cannot be such a case: of it only the last group is read.
+	late := testRecord(1)
+	late.Time, late.StateSequence = late.Time.Add(2*sequenceLag), 90
+	if err := j.AppendWait(context.Background(), late); err != nil {
+		t.Fatal(err)
+	}
+	want(99)
 }
